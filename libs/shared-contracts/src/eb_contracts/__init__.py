@@ -1,0 +1,1 @@
+"""What crosses a process boundary: messages, ids, money and the base of all refusals. No behaviour."""

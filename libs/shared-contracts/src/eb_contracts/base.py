@@ -1,0 +1,94 @@
+"""The base of all messages: CloudEvents 1.0 attributes outside, a pydantic body inside."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Annotated, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, PlainSerializer
+
+from .money import plain_text
+
+EVENTS = "eb.events"
+METERING = "eb.metering"
+USAGE = "eb.usage"
+
+Number = Annotated[Decimal, PlainSerializer(plain_text, return_type=str, when_used="json")]
+"""An exact decimal; a string on the wire."""
+
+
+class Body(BaseModel):
+    """A frozen part of a message. Readers ignore members they don't know: a new optional one is compatible."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants")
+
+
+class Message(Body):
+    """One message on the bus. `TYPE` is `<service>.<entity>.<fact>.v<N>` and names its JSON Schema.
+
+    A message of `EVENTS` is routed by its type, others by `routing_key`.
+    """
+
+    TYPE: ClassVar[str]
+    EXCHANGE: ClassVar[str] = EVENTS
+
+    @property
+    def routing_key(self) -> str:
+        """Give the key the exchange routes by."""
+        return self.TYPE
+
+    @property
+    def subject(self) -> str:
+        """Name what the message is about, for people reading queues (CloudEvents `subject`)."""
+        return ""
+
+    def to_bytes(self) -> bytes:
+        """Write the JSON body."""
+        return self.model_dump_json().encode()
+
+    @classmethod
+    def from_bytes(cls, body: bytes) -> Self:
+        """Read a JSON body; pydantic.ValidationError if it doesn't fit the schema."""
+        return cls.model_validate_json(body)
+
+
+class EntityFact(Message):
+    """The whole public state of one entity at one version; readers keep the highest and tombstones.
+
+    Rule: docs/rules/bus.md, Read models.
+    """
+
+    ENTITY: ClassVar[str]
+    version: int
+    is_deleted: bool = False
+
+    @property
+    def entity_id(self) -> str:
+        """Give the id under which readers keep this entity."""
+        raise TypeError(f"{type(self).__name__} names no entity_id")
+
+    @property
+    def subject(self) -> str:
+        return self.entity_id
+
+
+class Partitioned(Message):
+    """A message that travels in one of the 16 partitions; everything inside belongs to that partition."""
+
+    KEY_PREFIX: ClassVar[str]
+    partition: int
+
+    @property
+    def routing_key(self) -> str:
+        return f"{self.KEY_PREFIX}p{self.partition:02d}"
+
+
+ALL: dict[str, type[Message]] = {}
+"""Every message by its type; filled by `register`."""
+
+
+def register(message: type[Message]) -> type[Message]:
+    """Enter a concrete message into the registry of types; a type is taken once."""
+    if ALL.setdefault(message.TYPE, message) is not message:
+        raise ValueError(f"two messages of type {message.TYPE}")
+    return message

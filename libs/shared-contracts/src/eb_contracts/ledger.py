@@ -1,0 +1,23 @@
+"""Facts of the ledger: entries that were posted."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from .base import Body, Message, register
+
+
+class PostedEntry(Body):
+    """A ledger line and the charge it was posted for."""
+
+    org_id: UUID
+    charge_id: str
+    entry_id: UUID
+
+
+@register
+class EntriesPosted(Message):
+    """Lines that were posted in one transaction."""
+
+    TYPE = "ledger.entries.posted.v1"
+    entries: tuple[PostedEntry, ...]

@@ -1,0 +1,58 @@
+"""Messages of pricing: charges on their way to the ledger."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from .base import USAGE, Body, Number, Partitioned, register
+
+ChargeKind = Literal["usage", "base", "one_off", "adjustment"]
+
+
+class CounterState(Body):
+    """A counter after a charge; `version` rises by one with each charge."""
+
+    quantity: Number
+    events: int
+    charged: Number
+    version: int
+
+
+class Charge(Body):
+    """An amount now due for one organisation and SKU. `charge_id` is the usage_id for kind usage.
+
+    `time` decides everything that takes effect at an instant; `period` is `YYYY-MM` in the org's time zone.
+    """
+
+    charge_id: str
+    org_id: UUID
+    project_id: UUID | None
+    sku: str
+    period: str
+    time: datetime
+    kind: ChargeKind
+    quantity: Number
+    event_count: int
+    currency: str
+    amount_gross: Number
+    waived_amount: Number
+    credit_applied: Number
+    tax_amount: Number
+    tax_code: str | None
+    terms_hash: str
+    reason: str | None = None
+    actor: str | None = None
+    counter: CounterState
+    trace_ids: tuple[str, ...] = ()
+
+
+@register
+class ChargePriced(Partitioned):
+    """Charges that were committed; each is to be posted to the ledger exactly once."""
+
+    TYPE = "pricing.charge.priced.v1"
+    EXCHANGE = USAGE
+    KEY_PREFIX = "charge."
+    charges: tuple[Charge, ...]
