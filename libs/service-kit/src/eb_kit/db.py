@@ -1,0 +1,73 @@
+"""The pool of PostgreSQL connections: exact codecs, own schema, bounded statements."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from decimal import Decimal
+from typing import Any
+
+import asyncpg
+
+WEATHER = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.exceptions.OperatorInterventionError,
+    asyncpg.exceptions.InsufficientResourcesError,
+    asyncpg.exceptions.TransactionRollbackError,
+    asyncpg.exceptions.QueryCanceledError,
+    asyncpg.exceptions.IdleInTransactionSessionTimeoutError,
+    asyncpg.exceptions.LockNotAvailableError,
+    ConnectionError,
+    OSError,
+    TimeoutError,
+)
+"""What a working statement can meet on a bad day: worth trying again, never the caller's fault."""
+
+STATEMENT_TIMEOUT_S = 5
+IDLE_TIMEOUT_S = 6
+
+
+def write_json(value: object) -> str:
+    """Write jsonb; decimals become strings, so no digit is lost."""
+    return json.dumps(value, default=_plain, separators=(",", ":"))
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    return str(value)
+
+
+def read_json(text: str) -> Any:
+    """Read jsonb exactly: fractions as Decimal."""
+    return json.loads(text, parse_float=Decimal)
+
+
+async def _prepare(connection: asyncpg.Connection[Any]) -> None:
+    await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=write_json, decoder=read_json)
+
+
+async def open_pool(dsn: str, size: int) -> asyncpg.Pool[Any]:
+    """Open a pool of up to `size` connections; raises one of WEATHER when PostgreSQL can't be reached."""
+    pool = asyncpg.create_pool(
+        dsn,
+        min_size=1,
+        max_size=size,
+        init=_prepare,
+        timeout=3,
+        command_timeout=STATEMENT_TIMEOUT_S,
+        max_inactive_connection_lifetime=300,
+        server_settings={
+            "application_name": "eb",
+            "timezone": "UTC",
+            "idle_in_transaction_session_timeout": f"{IDLE_TIMEOUT_S}s",
+            "statement_timeout": f"{STATEMENT_TIMEOUT_S}s",
+            "jit": "off",
+        },
+    )
+    try:
+        return await asyncio.wait_for(pool, 5)
+    except BaseException:
+        pool.terminate()
+        raise

@@ -1,0 +1,218 @@
+"""What each process keeps in memory of the read model: organisations, keys, signing keys, revocations.
+
+Loaded at start and refreshed every 300 ms from the rows of `known` that changed in the last 10 s.
+Rule: docs/rules/bus.md, Read models.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import asyncpg
+
+from eb_contracts.ids import made_at
+
+from .clock import Clock
+
+REFRESH_S = 0.3
+LOOK_BACK = timedelta(seconds=10)
+YOUNG = timedelta(seconds=10)
+WAIT_S = 2.0
+POLL_S = 0.05
+MOST_WAITING = 200
+MOST_WAITING_EACH = 5
+ENTITIES = ("org", "api_key", "signing_key", "revocation")
+
+
+class Org(NamedTuple):
+    """An organisation as far as access and periods need it."""
+
+    org_id: UUID
+    parent_org_id: UUID | None
+    default_timezone: str
+    country: str
+
+
+class ApiKey(NamedTuple):
+    """A live machine credential; `org_id` is None for a trusted system's."""
+
+    key_id: UUID
+    kind: str
+    org_id: UUID | None
+    name: str
+    scopes: frozenset[str]
+    expires_at: datetime | None
+
+
+class Directory:
+    """The in-memory copy. Synchronous look-ups see what was refreshed last; `find_…` waits for young ids."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._pool: asyncpg.Pool[Any] | None = None
+        self._orgs: dict[UUID, Org] = {}
+        self._keys: dict[str, ApiKey] = {}
+        self._digests: dict[UUID, str] = {}
+        self._signing_keys: dict[str, str] = {}
+        self._revoked: dict[str, float] = {}
+        self._waiting: dict[str, int] = {}
+        self.refreshed_at: datetime | None = None
+
+    async def load(self, pool: asyncpg.Pool[Any]) -> None:
+        """Read everything once; raises the weather of the database."""
+        self._pool = pool
+        started = self._clock.machine_now()
+        async with pool.acquire() as connection, connection.transaction(readonly=True):
+            async for row in connection.cursor(
+                "SELECT entity, entity_id, is_deleted, body FROM known WHERE entity = ANY($1)", ENTITIES, prefetch=2000
+            ):
+                self._take(row)
+        self.refreshed_at = started
+
+    async def refresh_for_ever(self) -> None:
+        """Follow the changes, every 300 ms."""
+        while True:
+            await asyncio.sleep(REFRESH_S)
+            await self.refresh()
+
+    async def refresh(self) -> None:
+        """Read what changed since 10 s before the last refresh."""
+        if self._pool is None or self.refreshed_at is None:
+            return
+        started = self._clock.machine_now()
+        rows = await self._pool.fetch(
+            "SELECT entity, entity_id, is_deleted, body FROM known WHERE changed_at > $1 AND entity = ANY($2)",
+            self.refreshed_at - LOOK_BACK,
+            ENTITIES,
+        )
+        for row in rows:
+            self._take(row)
+        self.refreshed_at = started
+
+    def _take(self, row: Mapping[str, Any]) -> None:
+        _TAKERS[row["entity"]](self, row["body"], row["is_deleted"])
+
+    def _take_org(self, body: Mapping[str, Any], is_deleted: bool) -> None:
+        org_id = UUID(body["org_id"])
+        if is_deleted:
+            self._orgs.pop(org_id, None)
+            return
+        parent = body["parent_org_id"]
+        self._orgs[org_id] = Org(
+            org_id, UUID(parent) if parent else None, body["default_timezone"], body["country"]
+        )
+
+    def _take_api_key(self, body: Mapping[str, Any], is_deleted: bool) -> None:
+        key_id = UUID(body["key_id"])
+        self._keys.pop(self._digests.pop(key_id, ""), None)
+        if is_deleted or body["revoked_at"] is not None:
+            return
+        org_id, expires_at = body["org_id"], body["expires_at"]
+        self._digests[key_id] = body["secret_sha256"]
+        self._keys[body["secret_sha256"]] = ApiKey(
+            key_id,
+            body["kind"],
+            UUID(org_id) if org_id else None,
+            body.get("name") or "",
+            frozenset(body["scopes"]),
+            datetime.fromisoformat(expires_at) if expires_at else None,
+        )
+
+    def _take_signing_key(self, body: Mapping[str, Any], is_deleted: bool) -> None:
+        if is_deleted or body["retired_at"] is not None:
+            self._signing_keys.pop(body["kid"], None)
+        else:
+            self._signing_keys[body["kid"]] = body["x"]
+
+    def _take_revocation(self, body: Mapping[str, Any], is_deleted: bool) -> None:
+        if is_deleted:
+            self._revoked.pop(body["subject_key"], None)
+        else:
+            self._revoked[body["subject_key"]] = datetime.fromisoformat(body["not_before"]).timestamp()
+
+    def org(self, org_id: UUID) -> Org | None:
+        """Give a known organisation."""
+        return self._orgs.get(org_id)
+
+    def ancestors(self, org_id: UUID) -> Iterator[Org]:
+        """Walk from the organisation itself to its root."""
+        seen: set[UUID] = set()
+        here = self._orgs.get(org_id)
+        while here is not None and here.org_id not in seen:
+            seen.add(here.org_id)
+            yield here
+            here = self._orgs.get(here.parent_org_id) if here.parent_org_id else None
+
+    def is_ancestor_or_self(self, ancestor_id: UUID, org_id: UUID) -> bool:
+        """Tell whether `ancestor_id` is the organisation or stands above it."""
+        return any(org.org_id == ancestor_id for org in self.ancestors(org_id))
+
+    def key_by_digest(self, digest: str) -> ApiKey | None:
+        """Give the live key of this SHA-256 (hex); expiry is the caller's to judge."""
+        return self._keys.get(digest)
+
+    def signing_key(self, kid: str) -> str | None:
+        """Give the public key (RFC 8037 `x`) of a live signing key."""
+        return self._signing_keys.get(kid)
+
+    def is_revoked(self, subject_key: str, issued_at: float) -> bool:
+        """Tell whether what was issued at this instant (Unix seconds) about the subject is void."""
+        return issued_at <= self._revoked.get(subject_key, float("-inf"))
+
+    async def find_org(self, org_id: UUID, waiter: str) -> Org | None:
+        """Give the organisation, waiting up to 2 s for one whose id is younger than 10 s."""
+        return await self._find(lambda: self._orgs.get(org_id), "org", org_id, waiter)
+
+    async def find_key(self, digest: str, key_id: UUID, waiter: str) -> ApiKey | None:
+        """Give the live key of this digest, waiting as `find_org` does."""
+        return await self._find(lambda: self._keys.get(digest), "api_key", key_id, waiter)
+
+    async def _find(self, look: Any, entity: str, entity_id: UUID, waiter: str) -> Any:
+        if (found := look()) is not None or not self._may_wait(entity_id, waiter):
+            return found
+        self._waiting[waiter] = self._waiting.get(waiter, 0) + 1
+        try:
+            return await self._wait(look, entity, str(entity_id))
+        finally:
+            self._waiting[waiter] -= 1
+            if not self._waiting[waiter]:
+                del self._waiting[waiter]
+
+    async def _wait(self, look: Any, entity: str, entity_id: str) -> Any:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + WAIT_S
+        while loop.time() < until:
+            await self._read_one(entity, entity_id)
+            if (found := look()) is not None:
+                return found
+            await asyncio.sleep(POLL_S)
+        return None
+
+    def _may_wait(self, entity_id: UUID, waiter: str) -> bool:
+        born = made_at(entity_id)
+        is_young = born is not None and abs(self._clock.machine_now() - born) < YOUNG
+        has_room = sum(self._waiting.values()) < MOST_WAITING
+        return is_young and has_room and self._waiting.get(waiter, 0) < MOST_WAITING_EACH
+
+    async def _read_one(self, entity: str, entity_id: str) -> None:
+        if self._pool is None:
+            return
+        row = await self._pool.fetchrow(
+            "SELECT entity, entity_id, is_deleted, body FROM known WHERE entity = $1 AND entity_id = $2",
+            entity,
+            entity_id,
+        )
+        if row is not None:
+            self._take(row)
+
+
+_TAKERS = {
+    "org": Directory._take_org,
+    "api_key": Directory._take_api_key,
+    "signing_key": Directory._take_signing_key,
+    "revocation": Directory._take_revocation,
+}

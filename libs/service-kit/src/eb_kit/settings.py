@@ -1,0 +1,105 @@
+"""Settings by environment: validated at start, frozen, documented from the code.
+
+A setting `X` is read from the variable X, or from the file that X_FILE names (secrets).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+
+PREFIX = "EB_"
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+CommaList = Annotated[
+    tuple[str, ...],
+    BeforeValidator(lambda v: tuple(p.strip() for p in v.split(",") if p.strip()) if isinstance(v, str) else v),
+]
+"""A list written with commas."""
+
+
+class ServiceSettings(BaseModel):
+    """What every service is told; services add their own fields."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    eb_env: Literal["local", "production"] = Field(
+        "production",
+        validation_alias="EB_ENV",
+        description="`local` allows a movable clock, staff tokens and plain mailboxes, and listens on loopback only.",
+    )
+    database_url: str = Field(
+        validation_alias="DATABASE_URL", description="PostgreSQL DSN of this service's own role."
+    )
+    amqp_url: str = Field(validation_alias="AMQP_URL", description="RabbitMQ URL of this service's own user.")
+    http_host: str = Field("127.0.0.1", description="Address of the HTTP door.")
+    http_port: int = Field(description="Port of the HTTP door.")
+    admin_port: int = Field(description="Port of livez, readyz and metrics; never behind the gateway.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
+    clock_file: Path | None = Field(None, description="Local runs: file that holds the clock's offset in seconds.")
+    public_url: str = Field("http://127.0.0.1:8080", description="Where clients reach the gateway.")
+    token_issuer: str = Field("https://event-builder.local", description="`iss` of access tokens.")
+    cursor_secret: str = Field(
+        "local-cursors", min_length=8, description="Key that binds list cursors to caller and filters."
+    )
+    pool_size: int = Field(8, ge=1, le=100, description="Most PostgreSQL connections of this process.")
+    drain_timeout_s: float = Field(25.0, gt=0, description="Longest wait for work in hand at SIGTERM.")
+    otlp_endpoint: str | None = Field(None, description="OTLP/HTTP endpoint for traces; none: spans aren't sent.")
+    docs_enabled: bool = Field(True, description="Serve /docs and /openapi.json.")
+
+    @model_validator(mode="after")
+    def _local_stays_on_loopback(self) -> ServiceSettings:
+        if self.eb_env == "local" and self.http_host not in LOOPBACK:
+            raise ValueError("EB_ENV=local listens on loopback only: set EB_HTTP_HOST=127.0.0.1")
+        return self
+
+    @model_validator(mode="after")
+    def _production_has_its_own_secret(self) -> ServiceSettings:
+        if self.eb_env == "production" and self.cursor_secret == "local-cursors":  # noqa: S105
+            raise ValueError("EB_CURSOR_SECRET must be set in production")
+        return self
+
+
+S = TypeVar("S", bound=ServiceSettings)
+
+
+def variable_of(name: str, field: FieldInfo) -> str:
+    """Name the environment variable of a field."""
+    return str(field.validation_alias or PREFIX + name.upper())
+
+
+def load(model: type[S], environ: Mapping[str, str]) -> S:
+    """Read and validate the settings; on errors a line each on stderr, and exit 2."""
+    values: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        variable = variable_of(name, field)
+        if (value := _read(environ, variable)) is not None:
+            values[str(field.validation_alias or name)] = value
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        _explain(model, error)
+
+
+def _read(environ: Mapping[str, str], variable: str) -> str | None:
+    if path := environ.get(f"{variable}_FILE"):
+        try:
+            return Path(path).read_text().strip()
+        except OSError as error:
+            print(f"{variable}_FILE: {error.strerror}: {path}", file=sys.stderr)  # noqa: T201
+            raise SystemExit(2) from None
+    return environ.get(variable)
+
+
+def _explain(model: type[ServiceSettings], error: ValidationError) -> NoReturn:
+    for fault in error.errors():
+        name = str(fault["loc"][0]) if fault["loc"] else ""
+        field = model.model_fields.get(name)
+        where = variable_of(name, field) if field else name or "settings"
+        print(f"{where}: {fault['msg']}", file=sys.stderr)  # noqa: T201
+    raise SystemExit(2) from None
