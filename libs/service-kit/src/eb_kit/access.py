@@ -87,7 +87,9 @@ class Caller:
         if self.kind == "key":
             return _key_names(self.scopes, is_own, is_below)
         return self.roles & (
-            PLATFORM_ROLES | (ORG_ROLES if is_own else frozenset()) | (GROUP_ROLES if is_below else frozenset())
+            PLATFORM_ROLES
+            | (ORG_ROLES if is_own else frozenset())
+            | (GROUP_ROLES if is_below else frozenset())
         )
 
     def names_anywhere(self) -> frozenset[str]:
@@ -101,7 +103,9 @@ class Caller:
 
 def _key_names(scopes: frozenset[str], is_own: bool, is_below: bool) -> frozenset[str]:
     return frozenset(
-        f"key:{scope.removesuffix(':tree')}" for scope in scopes if is_own or (is_below and scope.endswith(":tree"))
+        f"key:{scope.removesuffix(':tree')}"
+        for scope in scopes
+        if is_own or (is_below and scope.endswith(":tree"))
     )
 
 
@@ -175,7 +179,9 @@ class Authenticator:
 def _caller_of(key: ApiKey) -> Caller:
     if key.kind == "service":
         return Caller(kind="service", actor=f"service:{key.name}", key_id=key.key_id, service_name=key.name)
-    return Caller(kind="key", actor=f"key:{key.key_id}", org_id=key.org_id, key_id=key.key_id, scopes=key.scopes)
+    return Caller(
+        kind="key", actor=f"key:{key.key_id}", org_id=key.org_id, key_id=key.key_id, scopes=key.scopes
+    )
 
 
 def _caller_from(claims: dict[str, Any]) -> Caller:

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import asyncpg
-
 from eb_contracts.ids import made_at
 
 from .clock import Clock
@@ -68,7 +67,9 @@ class Directory:
         started = self._clock.machine_now()
         async with pool.acquire() as connection, connection.transaction(readonly=True):
             async for row in connection.cursor(
-                "SELECT entity, entity_id, is_deleted, body FROM known WHERE entity = ANY($1)", ENTITIES, prefetch=2000
+                "SELECT entity, entity_id, is_deleted, body FROM known WHERE entity = ANY($1)",
+                ENTITIES,
+                prefetch=2000,
             ):
                 self._take(row)
         self.refreshed_at = started

@@ -18,7 +18,9 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 CommaList = Annotated[
     tuple[str, ...],
-    BeforeValidator(lambda v: tuple(p.strip() for p in v.split(",") if p.strip()) if isinstance(v, str) else v),
+    BeforeValidator(
+        lambda v: tuple(p.strip() for p in v.split(",") if p.strip()) if isinstance(v, str) else v
+    ),
 ]
 """A list written with commas."""
 
@@ -41,7 +43,9 @@ class ServiceSettings(BaseModel):
     http_port: int = Field(description="Port of the HTTP door.")
     admin_port: int = Field(description="Port of livez, readyz and metrics; never behind the gateway.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
-    clock_file: Path | None = Field(None, description="Local runs: file that holds the clock's offset in seconds.")
+    clock_file: Path | None = Field(
+        None, description="Local runs: file that holds the clock's offset in seconds."
+    )
     public_url: str = Field("http://127.0.0.1:8080", description="Where clients reach the gateway.")
     token_issuer: str = Field("https://event-builder.local", description="`iss` of access tokens.")
     cursor_secret: str = Field(
@@ -49,7 +53,9 @@ class ServiceSettings(BaseModel):
     )
     pool_size: int = Field(8, ge=1, le=100, description="Most PostgreSQL connections of this process.")
     drain_timeout_s: float = Field(25.0, gt=0, description="Longest wait for work in hand at SIGTERM.")
-    otlp_endpoint: str | None = Field(None, description="OTLP/HTTP endpoint for traces; none: spans aren't sent.")
+    otlp_endpoint: str | None = Field(
+        None, description="OTLP/HTTP endpoint for traces; none: spans aren't sent."
+    )
     docs_enabled: bool = Field(True, description="Serve /docs and /openapi.json.")
 
     @model_validator(mode="after")

@@ -38,7 +38,9 @@ async def keep_running(name: str, work: Callable[[], Awaitable[None]]) -> None:
             if was_asked_to_stop(error):
                 raise
             log.warning("task failed, starting again", task=name, error=repr(error), exc_info=error)
-        pause_s = FIRST_PAUSE_S if loop.time() - started > HEALTHY_AFTER_S else min(pause_s * 2, LONGEST_PAUSE_S)
+        pause_s = (
+            FIRST_PAUSE_S if loop.time() - started > HEALTHY_AFTER_S else min(pause_s * 2, LONGEST_PAUSE_S)
+        )
         await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
 
 

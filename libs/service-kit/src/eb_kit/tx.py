@@ -109,13 +109,16 @@ async def open_tx(
     context: ServiceContext, actor: str, *, caller: Caller | None = None, readonly: bool = False
 ) -> AsyncIterator[Tx]:
     """Open a transaction and commit it when the block ends well; TimeoutError after 5 s."""
-    async with context.pool.acquire(timeout=ACQUIRE_S) as connection:
-        async with asyncio.timeout(CUT_AFTER_S), connection.transaction(readonly=readonly):
-            tx = Tx(context, connection, actor, caller)
-            if not readonly:
-                await _set_context(tx)
-            yield tx
-            await tx.flush()
+    async with (
+        context.pool.acquire(timeout=ACQUIRE_S) as connection,
+        asyncio.timeout(CUT_AFTER_S),
+        connection.transaction(readonly=readonly),
+    ):
+        tx = Tx(context, connection, actor, caller)
+        if not readonly:
+            await _set_context(tx)
+        yield tx
+        await tx.flush()
     if tx.outgoing:
         context.bus.wake()
 
