@@ -15,6 +15,7 @@ from uuid import UUID
 import jwt
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
 from eb_contracts.errors import Kind, NotFound, Refusal
 
 from .policy import GROUP_ROLES, ORG_ROLES, PLATFORM_ROLES

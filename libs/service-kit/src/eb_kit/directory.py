@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import asyncpg
+
 from eb_contracts.ids import made_at
 
 from .clock import Clock

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
+
 from eb_contracts.base import EntityFact, Message
 
 from . import idempotency, outbox, readmodels
