@@ -42,6 +42,11 @@ class Message(Body):
         """Name what the message is about, for people reading queues (CloudEvents `subject`)."""
         return ""
 
+    @property
+    def weight(self) -> int:
+        """Count the things inside; a take of a consumer is bounded by their sum."""
+        return 1
+
     def to_bytes(self) -> bytes:
         """Write the JSON body."""
         return self.model_dump_json().encode()

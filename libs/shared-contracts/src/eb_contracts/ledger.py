@@ -21,3 +21,7 @@ class EntriesPosted(Message):
 
     TYPE = "ledger.entries.posted.v1"
     entries: tuple[PostedEntry, ...]
+
+    @property
+    def weight(self) -> int:
+        return len(self.entries)

@@ -35,6 +35,10 @@ class BatchAccepted(Partitioned):
     trace_id: str | None = None
     events: tuple[AcceptedEvent, ...]
 
+    @property
+    def weight(self) -> int:
+        return len(self.events)
+
 
 class UsageRecord(Body):
     """Usage of one (org, project, SKU, minute of event time), summed over one take of the writer.
@@ -60,3 +64,7 @@ class UsageRecorded(Partitioned):
     EXCHANGE = USAGE
     KEY_PREFIX = "usage."
     usage: tuple[UsageRecord, ...]
+
+    @property
+    def weight(self) -> int:
+        return len(self.usage)

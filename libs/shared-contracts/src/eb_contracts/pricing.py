@@ -56,3 +56,7 @@ class ChargePriced(Partitioned):
     EXCHANGE = USAGE
     KEY_PREFIX = "charge."
     charges: tuple[Charge, ...]
+
+    @property
+    def weight(self) -> int:
+        return len(self.charges)

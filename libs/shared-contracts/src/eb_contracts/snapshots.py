@@ -9,12 +9,17 @@ from .base import Message, register
 
 @register
 class SnapshotRequested(Message):
-    """`reader` wants every entity of this name again, as ordinary facts."""
+    """`reader` wants every entity of this name again, as ordinary facts.
+
+    The owner asks itself for the next page with `after` (last id sent) and `sent` (how many so far).
+    """
 
     TYPE = "kit.snapshot.requested.v1"
     entity: str
     reader: str
     snapshot_id: UUID
+    after: str | None = None
+    sent: int = 0
 
 
 @register
