@@ -1,0 +1,54 @@
+"""Fixtures for all suites: a real PostgreSQL database per test and a real RabbitMQ per run.
+
+`fresh_db` is a clone of the migrated template (`fresh_db.dsn(schema)` per service role, `fresh_db.owner_dsn`);
+`fresh_bus` is the AMQP address of a vhost with the platform's topology and empty queues.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from eb_kit import topology
+from eb_kit.testing_db import ClonedDatabase, TestDatabase
+from eb_tools.rabbitmq import PrivateRabbitMQ
+
+SHORT_TIERS_MS = {"5s": 100, "30s": 200, "5m": 300, "30m": 400}
+
+
+@pytest.fixture(scope="session")
+def database() -> Iterator[TestDatabase]:
+    """A server of its own with the migrated template."""
+    server = TestDatabase.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def fresh_db(database: TestDatabase) -> AsyncIterator[ClonedDatabase]:
+    """A database of its own for one test."""
+    clone = await database.clone()
+    yield clone
+    await clone.drop()
+
+
+@pytest.fixture(scope="session")
+async def broker() -> AsyncIterator[PrivateRabbitMQ]:
+    """A broker of its own, with the topology in its vhost `/`; retries come back in tenths of seconds."""
+    with tempfile.TemporaryDirectory(prefix="eb-broker-", ignore_cleanup_errors=True) as folder:
+        async with PrivateRabbitMQ(Path(folder)) as node:
+            await topology.apply(node.admin_url, tiers_ms=SHORT_TIERS_MS)
+            yield node
+
+
+@pytest.fixture
+async def fresh_bus(broker: PrivateRabbitMQ) -> str:
+    """The address of a bus whose queues are empty."""
+    async with aiohttp.ClientSession() as http:
+        for queue in topology.queues():
+            await http.delete(f"{broker.admin_url}/api/queues/%2F/{queue}/contents")
+    return broker.amqp_url
