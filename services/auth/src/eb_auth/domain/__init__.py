@@ -1,0 +1,1 @@
+"""Rules of identity without I/O, clock or chance."""

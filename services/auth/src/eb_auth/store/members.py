@@ -1,0 +1,117 @@
+"""Memberships and platform roles."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from eb_contracts.errors import NotFound
+from eb_kit.tx import Tx
+
+from ..domain.members import Member
+
+MEMBER = "m.org_id, m.user_id, u.email, m.role, m.status, m.created_at"
+JOINED = 'membership m JOIN "user" u ON u.user_id = m.user_id'
+
+
+class OwnMembership(NamedTuple):
+    """A membership as its user sees it."""
+
+    org_id: UUID
+    org_slug: str
+    legal_name: str
+    role: str
+
+
+async def insert_member(tx: Tx, org_id: UUID, user_id: UUID, role: str) -> None:
+    """Make a user an active member."""
+    await tx.execute(
+        "INSERT INTO membership (org_id, user_id, role, status, created_at) VALUES ($1, $2, $3, 'active', $4)",
+        org_id,
+        user_id,
+        role,
+        tx.now,
+    )
+
+
+async def lock_member(tx: Tx, org_id: UUID, user_id: UUID) -> Member:
+    """Lock a membership until `tx` ends; raises NotFound."""
+    row = await tx.fetchrow(
+        f"SELECT {MEMBER} FROM {JOINED} WHERE m.org_id = $1 AND m.user_id = $2 FOR UPDATE OF m",  # noqa: S608
+        org_id,
+        user_id,
+    )
+    if row is None:
+        raise NotFound
+    return Member(*row)
+
+
+async def list_admin_ids(tx: Tx, org_id: UUID) -> frozenset[UUID]:
+    """Give the active Admins; hold the organisation's row (`orgs.lock_org`) for the answer to stay true."""
+    rows = await tx.fetch(
+        "SELECT user_id FROM membership WHERE org_id = $1 AND role = 'Admin' AND status = 'active'", org_id
+    )
+    return frozenset(row["user_id"] for row in rows)
+
+
+async def update_member_role(tx: Tx, org_id: UUID, user_id: UUID, role: str) -> None:
+    """Give a member another role."""
+    await tx.execute(
+        "UPDATE membership SET role = $3 WHERE org_id = $1 AND user_id = $2", org_id, user_id, role
+    )
+
+
+async def delete_member(tx: Tx, org_id: UUID, user_id: UUID) -> None:
+    """End a membership."""
+    await tx.execute("DELETE FROM membership WHERE org_id = $1 AND user_id = $2", org_id, user_id)
+
+
+async def list_members(
+    tx: Tx, org_id: UUID, before: tuple[datetime, UUID] | None, limit: int
+) -> list[Member]:
+    """Give a page of an organisation's members, newest first."""
+    joined_before, user_before = before or (None, None)
+    rows = await tx.fetch(
+        f"SELECT {MEMBER} FROM {JOINED} WHERE m.org_id = $1"  # noqa: S608
+        " AND ($2::timestamptz IS NULL OR (m.created_at, m.user_id) < ($2, $3::uuid))"
+        " ORDER BY m.created_at DESC, m.user_id DESC LIMIT $4",
+        org_id,
+        joined_before,
+        user_before,
+        limit,
+    )
+    return [Member(*row) for row in rows]
+
+
+async def list_own_memberships(tx: Tx, user_id: UUID, limit: int) -> list[OwnMembership]:
+    """Give the newest organisations that a user is an active member of."""
+    rows = await tx.fetch(
+        "SELECT m.org_id, o.org_slug, o.legal_name, m.role FROM membership m JOIN organization o USING (org_id)"
+        " WHERE m.user_id = $1 AND m.status = 'active' ORDER BY m.org_id DESC LIMIT $2",
+        user_id,
+        limit,
+    )
+    return [OwnMembership(*row) for row in rows]
+
+
+async def lock_role(tx: Tx, org_id: UUID, user_id: UUID) -> str | None:
+    """Give a user's role in an organisation and keep it from changing until `tx` ends; None without one."""
+    role: str | None = await tx.fetchval(
+        "SELECT role FROM membership WHERE org_id = $1 AND user_id = $2 AND status = 'active' FOR SHARE",
+        org_id,
+        user_id,
+    )
+    return role
+
+
+async def lock_platform_roles(tx: Tx, user_id: UUID) -> list[str]:
+    """Give a user's platform roles, in order, and keep them until `tx` ends: who changes them locks the user."""
+    await tx.execute('SELECT 1 FROM "user" WHERE user_id = $1 FOR SHARE', user_id)
+    return await list_platform_roles(tx, user_id)
+
+
+async def list_platform_roles(tx: Tx, user_id: UUID) -> list[str]:
+    """Give a user's platform roles, in order."""
+    rows = await tx.fetch("SELECT role FROM platform_role WHERE user_id = $1 ORDER BY role", user_id)
+    return [row["role"] for row in rows]
