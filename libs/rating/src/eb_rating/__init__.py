@@ -1,1 +1,23 @@
+"""The price rules: pure functions of terms, quantities and events. No I/O, no clock, no state."""
 
+from __future__ import annotations
+
+from .breakdown import Breakdown, TierLine, breakdown, breakdown_closed
+from .charges import Counter, charge, price, target, target_closed, tax_target
+from .terms import Terms, Tier, from_plain
+
+__all__ = [
+    "Breakdown",
+    "Counter",
+    "Terms",
+    "Tier",
+    "TierLine",
+    "breakdown",
+    "breakdown_closed",
+    "charge",
+    "from_plain",
+    "price",
+    "target",
+    "target_closed",
+    "tax_target",
+]
