@@ -127,9 +127,14 @@ def _before_exec(command: Command) -> Callable[[], None]:
             os.setgid(account.pw_gid)
             os.setuid(account.pw_uid)
         # After the change of user: it clears the wish.
-        if _LIBC is not None:
-            _LIBC.prctl(PR_SET_PDEATHSIG, int(command.orphan_signal))
-            if os.getppid() != parent:
-                os._exit(1)
+        end_with(parent, command.orphan_signal)
 
     return prepare
+
+
+def end_with(parent: int, number: signal.Signals) -> None:
+    """Ask the kernel to send this process the signal when `parent` dies; ends at once if it has (Linux only)."""
+    if _LIBC is not None:
+        _LIBC.prctl(PR_SET_PDEATHSIG, int(number))
+        if os.getppid() != parent:
+            os._exit(1)

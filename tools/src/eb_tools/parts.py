@@ -1,0 +1,173 @@
+"""The start of a local stack, step by step: database and broker side by side, then services, then the gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import aiohttp
+import asyncpg
+
+from eb_kit import topology
+from eb_tools import migrate, services
+from eb_tools.debian import find_programs
+from eb_tools.haproxy import Gateway, plain_config
+from eb_tools.layout import Layout, Say, choose_ports, load_secrets
+from eb_tools.postgres import PrivatePostgres
+from eb_tools.processes import Child, Command
+from eb_tools.rabbitmq import PrivateRabbitMQ
+from eb_tools.services import ServiceUnit, role_of
+from eb_tools.trouble import Trouble
+
+READY_TIMEOUT_S = 90
+STARTS_TRIED = 3
+SECRETS = ("postgres", "rabbitmq", "cursor", "inbound_raw", "email_submit", *services.NAMES)
+
+StartUnit = Callable[[str, Any], Coroutine[Any, Any, None]]
+
+
+@dataclass(frozen=True)
+class Given:
+    """Servers that the caller's environment names, instead of private ones."""
+
+    database_url: str | None
+    amqp_url: str | None
+    admin_url: str | None
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str]) -> Given:
+        """Read `DATABASE_URL` (the owner's), `AMQP_URL` and `RABBITMQ_ADMIN_URL` (an administrator's)."""
+        amqp, admin = environ.get("AMQP_URL"), environ.get("RABBITMQ_ADMIN_URL")
+        if bool(amqp) != bool(admin):
+            raise Trouble("AMQP_URL and RABBITMQ_ADMIN_URL name one broker: give both or neither.")
+        return cls(environ.get("DATABASE_URL"), amqp, admin)
+
+
+class Start:
+    """One start of a stack; `all` runs the steps."""
+
+    def __init__(self, layout: Layout, start_unit: StartUnit, say: Say) -> None:
+        self.layout = layout
+        self.start_unit = start_unit
+        self.say = say
+        self.given = Given.read(os.environ)
+        self.ports = choose_ports(layout, say)
+        self.secrets = load_secrets(layout, SECRETS)
+        self.owner_dsn = self.given.database_url or ""
+        self.amqp_url = self.given.amqp_url or ""
+        self.admin_url = self.given.admin_url or ""
+
+    async def all(self) -> None:
+        """Bring everything up and wait until it is ready."""
+        await asyncio.to_thread(find_programs, self.say)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._database())
+            group.create_task(self._broker())
+        units = [
+            ServiceUnit(name, self.ports.of_service(name), self._env(name), self.layout.folder)
+            for name in services.NAMES
+        ]
+        async with asyncio.TaskGroup() as group:
+            for unit in units:
+                group.create_task(self.start_unit(unit.name, unit))
+            group.create_task(self._gateway())
+        await self._until_ready(units)
+
+    async def _database(self) -> None:
+        """Start PostgreSQL unless one is given, migrate, and set the roles' passwords."""
+        if not self.owner_dsn:
+            server = PrivatePostgres(
+                self.layout.folder / "postgres", self.ports["postgres"], self.secrets["postgres"]
+            )
+            await self.start_unit("postgres", server)
+            self.owner_dsn = server.owner_dsn()
+            self.say(f"PostgreSQL is up on port {server.port}")
+        await self._migrate()
+        await self._set_passwords()
+
+    async def _migrate(self) -> None:
+        if await migrate.current_revision(self.owner_dsn) == migrate.head_revision():
+            return
+        environment = {**os.environ, "DATABASE_URL": self.owner_dsn}
+        argv = (sys.executable, "-m", "eb_tools.migrate", "upgrade", "head")
+        child = Child(Command("migration", argv, environment), self.layout.logs / "migrate.log")
+        await child.start()
+        if await child.wait() != 0:
+            raise Trouble(f"The database can't be migrated. The end of {child.log}:\n{child.last_lines()}")
+        self.say("the database is migrated")
+
+    async def _set_passwords(self) -> None:
+        connection = await asyncpg.connect(self.owner_dsn)
+        try:
+            for name in services.NAMES:
+                await connection.execute(f"ALTER ROLE {role_of(name)} PASSWORD '{self.secrets[name]}'")
+        finally:
+            await connection.close()
+
+    async def _broker(self) -> None:
+        """Start RabbitMQ unless one is given, and bring it to the topology."""
+        if not self.amqp_url:
+            node = PrivateRabbitMQ(
+                self.layout.folder / "rabbitmq", self.ports.broker, self.secrets["rabbitmq"]
+            )
+            await self.start_unit("rabbitmq", node)
+            self.amqp_url, self.admin_url = node.amqp_url, node.admin_url
+            self.say(f"RabbitMQ is up on port {node.ports.amqp}, its pages on {node.ports.management}")
+        vhost = urlsplit(self.amqp_url).path.lstrip("/") or "/"
+        passwords = {name: self.secrets[name] for name in services.NAMES}
+        await topology.apply(self.admin_url, vhost, passwords)
+        self.say("exchanges, queues and users are there")
+
+    async def _gateway(self) -> None:
+        config = plain_config(self.ports["gateway"], {name: self.ports[name] for name in services.NAMES})
+        await self.start_unit("gateway", Gateway(self.layout.folder / "gateway", config))
+
+    def _env(self, name: str) -> dict[str, str]:
+        """Give a service its settings."""
+        return {
+            "EB_ENV": "local",
+            "DATABASE_URL": _as(self.owner_dsn, role_of(name), self.secrets[name]),
+            "AMQP_URL": _as(self.amqp_url, name, self.secrets[name]),
+            "EB_CLOCK_FILE": str(self.layout.clock),
+            "EB_PUBLIC_URL": self.ports.gateway_url,
+            "EB_CURSOR_SECRET": self.secrets["cursor"],
+            "EB_RATE_LIMITS": os.environ.get("EB_RATE_LIMITS", "off"),
+            "EB_LOG_LEVEL": os.environ.get("EB_LOG_LEVEL", "info"),
+            "EB_MAIL_DIR": str(self.layout.mail),
+        }
+
+    async def _until_ready(self, units: list[ServiceUnit]) -> None:
+        """Wait for every service's readyz; Trouble names the ones that aren't ready in time."""
+        waiting, until = list(units), time.monotonic() + READY_TIMEOUT_S
+        async with aiohttp.ClientSession() as http:
+            while waiting:
+                ready = await asyncio.gather(*(unit.is_ready(http) for unit in waiting))
+                waiting = [unit for unit, is_ready in zip(waiting, ready, strict=True) if not is_ready]
+                if time.monotonic() > until or any(unit.starts > STARTS_TRIED for unit in waiting):
+                    raise Trouble(_not_ready(waiting))
+                await asyncio.sleep(0.1)
+        self.say(f"all services are ready, the gateway is {self.ports.gateway_url}")
+
+
+async def start_all(layout: Layout, start_unit: StartUnit, say: Say) -> None:
+    """Start every part of the stack and wait until it is ready; Trouble if one can't be."""
+    await Start(layout, start_unit, say).all()
+
+
+def _not_ready(units: list[ServiceUnit]) -> str:
+    lines = ["These services don't get ready:"]
+    lines += [f"{unit.name} (started {unit.starts} times): {unit.last_line()}" for unit in units]
+    return "\n".join(lines)
+
+
+def _as(url: str, user: str, password: str) -> str:
+    """Give the URL with another user's name and password."""
+    parts = urlsplit(url)
+    place = f"{quote(user)}:{quote(password)}@{parts.hostname}"
+    return urlunsplit(parts._replace(netloc=f"{place}:{parts.port}" if parts.port else place))
