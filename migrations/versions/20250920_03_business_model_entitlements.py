@@ -192,7 +192,8 @@ CREATE TABLE catalog.org_terms_change (
     PRIMARY KEY (org_id, effective_at),
     FOREIGN KEY (plan_id, plan_version) REFERENCES catalog.plan_version (plan_id, version)
 );
-COMMENT ON TABLE catalog.org_terms_change IS 'What decides an organisation''s terms from an instant on; always a period''s start.';
+COMMENT ON TABLE catalog.org_terms_change IS
+    'What decides an organisation''s terms from an instant on; always a period''s start.';
 
 CREATE TABLE catalog.retail_terms_state (
     retail_key text PRIMARY KEY,

@@ -14,7 +14,7 @@ down_revision = "20250920_04"
 branch_labels = None
 depends_on = None
 
-AUTH_KEPT = ("org_hierarchy", "org_parent_link", "org_link", "group_role_membership")
+AUTH_KEPT = ("org_hierarchy", "org_parent_link", "group_role_membership")
 LEDGER_KEPT = ("billing_account", "org_billing_mapping", "cost_center")
 
 
@@ -24,7 +24,6 @@ def upgrade() -> None:
     restore(revision, "auth", *AUTH_KEPT)
     restore(revision, "ledger", *LEDGER_KEPT)
     run(RESTORE_COLUMNS + BACKFILL)
-    audit("auth", "org_parent_link", "org_id,effective_at", "org_id")
     audit("auth", "group_role_membership", "ancestor_org_id,user_id", "ancestor_org_id")
     audit("ledger", "billing_account", "billing_account_id", "owner_org_id")
     audit("ledger", "org_billing_mapping", "org_id,billing_account_id,effective_at", "org_id")
@@ -60,6 +59,7 @@ CREATE TABLE auth.org_hierarchy (
     CONSTRAINT org_hierarchy_self CHECK ((depth = 0) = (ancestor_org_id = descendant_org_id))
 );
 CREATE INDEX org_hierarchy_by_descendant ON auth.org_hierarchy (descendant_org_id, depth);
+CREATE INDEX org_hierarchy_by_depth ON auth.org_hierarchy (ancestor_org_id, depth, descendant_org_id);
 
 CREATE TABLE auth.org_parent_link (
     org_id uuid NOT NULL REFERENCES auth.organization (org_id),
@@ -68,19 +68,6 @@ CREATE TABLE auth.org_parent_link (
     PRIMARY KEY (org_id, effective_at),
     CONSTRAINT org_parent_link_minute CHECK (date_trunc('minute', effective_at, 'UTC') = effective_at)
 );
-
-CREATE TABLE auth.org_link (
-    org_link_id uuid PRIMARY KEY,
-    parent_org_id uuid NOT NULL REFERENCES auth.organization (org_id),
-    child_org_id uuid NOT NULL REFERENCES auth.organization (org_id),
-    status text NOT NULL,
-    requested_by text NOT NULL,
-    created_at timestamptz NOT NULL,
-    decided_at timestamptz,
-    CONSTRAINT org_link_status CHECK (status IN ('pending', 'accepted', 'declined'))
-);
-CREATE UNIQUE INDEX org_link_pending_key ON auth.org_link (parent_org_id, child_org_id) WHERE status = 'pending';
-CREATE INDEX org_link_by_child ON auth.org_link (child_org_id);
 
 CREATE TABLE auth.group_role_membership (
     ancestor_org_id uuid NOT NULL REFERENCES auth.organization (org_id),
@@ -91,7 +78,7 @@ CREATE TABLE auth.group_role_membership (
 );
 CREATE INDEX group_role_membership_by_user ON auth.group_role_membership (user_id);
 
-GRANT SELECT, INSERT, UPDATE ON auth.org_parent_link, auth.org_link TO eb_auth;
+GRANT SELECT, INSERT, UPDATE ON auth.org_parent_link TO eb_auth;
 GRANT SELECT, INSERT, UPDATE, DELETE ON auth.org_hierarchy, auth.group_role_membership TO eb_auth;
 """
 

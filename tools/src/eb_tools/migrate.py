@@ -20,7 +20,9 @@ HEAD = "head"
 def head_revision(versions: Path = MIGRATIONS / "versions") -> str:
     """Give the newest revision of the files: the one that no other names as its predecessor."""
     sources = [path.read_text() for path in versions.glob("*.py")]
-    names = {match for text in sources for match in re.findall(r'^revision = "(.+)"', text, re.MULTILINE)}
+    names: set[str] = {
+        match for text in sources for match in re.findall(r'^revision = "(.+)"', text, re.MULTILINE)
+    }
     before = {
         match for text in sources for match in re.findall(r'^down_revision = "(.+)"', text, re.MULTILINE)
     }

@@ -6,6 +6,7 @@ the local stack. Several runs at once don't meet: each has a server, a port and 
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import importlib.util
 import os
@@ -27,6 +28,7 @@ import asyncpg
 
 OWNER = "eb_owner"
 TEMPLATE = "eb_template"
+PR_SET_PDEATHSIG = 1
 MIGRATIONS = Path(__file__).resolve().parents[4] / "migrations"
 SERVER_OPTIONS = (
     "fsync=off", "full_page_writes=off", "synchronous_commit=off", "autovacuum=off", "max_connections=200",
@@ -65,13 +67,15 @@ class TestDatabase:
             await database._migrate_template()
             return database
         folder = new_folder("eb-test-pg-")
-        subprocess.run(["cp", "-a", f"{await cached_data()}/.", str(folder)], check=True)
+        copy_folder(await cached_data(), folder)
         return await start_server(folder)
 
     async def clone(self) -> ClonedDatabase:
         """Copy the template into a new database."""
         name = f"eb_{uuid.uuid4().hex[:16]}"
-        await self._command(f"CREATE DATABASE {name} TEMPLATE {self._template} OWNER {OWNER}")
+        await self._command(
+            f"CREATE DATABASE {name} TEMPLATE {self._template} OWNER {OWNER} STRATEGY file_copy"
+        )
         self.clones.append(name)
         return ClonedDatabase(with_parts(self.admin_dsn, user=OWNER, database=name))
 
@@ -136,16 +140,29 @@ async def start_server(folder: Path) -> TestDatabase:
     """Start PostgreSQL on a data folder and a free port, and wait until it answers."""
     port = free_port()
     options = [part for option in (*SERVER_OPTIONS, f"port={port}") for part in ("-c", option)]
-    with (folder / "server.log").open("ab") as log:
-        process = subprocess.Popen(
-            [str(binaries() / "bin" / "postgres"), "-D", str(folder), *options],
-            stdout=log,
-            stderr=log,
-            **as_server_user(),  # type: ignore[call-overload]
-        )
+    process = run_server(folder, options)
     database = TestDatabase(f"postgresql://postgres@127.0.0.1:{port}/postgres", folder, process)
     await wait_until_it_answers(database)
     return database
+
+
+def run_server(folder: Path, options: list[str]) -> subprocess.Popen[bytes]:
+    """Start the server's process; what it says goes to `server.log` in its folder."""
+    with (folder / "server.log").open("ab") as log:
+        process: subprocess.Popen[bytes] = subprocess.Popen(
+            [str(binaries() / "bin" / "postgres"), "-D", str(folder), *options],
+            stdout=log,
+            stderr=log,
+            preexec_fn=end_with_parent,  # noqa: PLW1509  no thread runs yet
+            **as_server_user(),  # type: ignore[call-overload]
+        )
+    return process
+
+
+def end_with_parent() -> None:
+    """Ask Linux to stop this process when the one that started it dies, however it dies."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT)
 
 
 async def wait_until_it_answers(database: TestDatabase, seconds: float = 30) -> None:
@@ -170,11 +187,7 @@ async def cached_data() -> Path:
         return cache
     forget_old_caches()
     draft = new_folder("eb-test-pg-draft-")
-    subprocess.run(
-        [str(binaries() / "bin" / "initdb"), "-D", str(draft), "-U", "postgres", "-A", "trust", "-E", "UTF8",
-         "--locale=C", "--no-sync", "--no-instructions"],
-        check=True, stdout=subprocess.DEVNULL, **as_server_user(),  # type: ignore[call-overload]
-    )  # fmt: skip
+    initialise(draft)
     server = await start_server(draft)
     await server._migrate_template()
     assert server.process is not None
@@ -185,6 +198,20 @@ async def cached_data() -> Path:
     except OSError:  # another run was quicker
         shutil.rmtree(draft)
     return cache
+
+
+def initialise(folder: Path) -> None:
+    """Make an empty data folder; the superuser is `postgres`, and whoever reaches the port is trusted."""
+    subprocess.run(
+        [str(binaries() / "bin" / "initdb"), "-D", str(folder), "-U", "postgres", "-A", "trust", "-E", "UTF8",
+         "--locale=C", "--no-sync", "--no-instructions"],
+        check=True, stdout=subprocess.DEVNULL, **as_server_user(),  # type: ignore[call-overload]
+    )  # fmt: skip
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """Copy the content of a folder with its owner."""
+    subprocess.run(["cp", "-a", f"{source}/.", str(target)], check=True)
 
 
 def forget_old_caches() -> None:
