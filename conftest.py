@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
@@ -21,11 +21,11 @@ SHORT_TIERS_MS = {"5s": 100, "30s": 200, "5m": 300, "30m": 400}
 
 
 @pytest.fixture(scope="session")
-def database() -> Iterator[TestDatabase]:
+async def database() -> AsyncIterator[TestDatabase]:
     """A server of its own with the migrated template."""
-    server = TestDatabase.start()
+    server = await TestDatabase.start()
     yield server
-    server.stop()
+    await server.stop()
 
 
 @pytest.fixture

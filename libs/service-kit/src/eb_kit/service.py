@@ -24,6 +24,7 @@ from .clock import Clock
 from .db import WEATHER, open_pool
 from .directory import Directory
 from .jobs import Jobs, start_jobs
+from .maintenance import make_partitions, upkeep
 from .settings import ServiceSettings, load
 from .supervisor import Supervisor
 
@@ -119,7 +120,8 @@ class Process:
         if self._service.on_start is not None:
             self._closer = await self._service.on_start(context)
         if "jobs" in context.doors:
-            start_jobs(context, self._service.jobs, context.supervisor)
+            for jobs in (self._service.jobs, upkeep):
+                start_jobs(context, jobs, context.supervisor)
         if "api" in context.doors:
             await self._open_api()
         context.is_started = True
@@ -131,6 +133,7 @@ class Process:
         while True:
             try:
                 context.pool = await open_pool(context.settings.database_url, context.settings.pool_size)
+                await make_partitions(context)
                 await context.directory.load(context.pool)
                 break
             except WEATHER as error:

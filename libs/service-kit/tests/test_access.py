@@ -1,0 +1,213 @@
+"""Tokens and keys at a real door, with the read model in a real database."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import jwt
+import pytest
+from aiohttp import web
+
+from eb_contracts.auth import AccessRevoked, ApiKeyChanged, OrgChanged, SigningKeyChanged
+from eb_contracts.ids import new_id
+from eb_kit.access import caller, reach
+from eb_kit.bus import Handlers
+from eb_kit.service import Service
+from eb_kit.settings import ServiceSettings
+from eb_kit.testing import Client, running
+from eb_kit.tx import begin
+from eb_kit.web import Routes, ok, path_uuid
+
+WHO = "/ledger/entries"
+
+
+def service() -> Service:
+    routes = Routes("ledger")
+
+    @routes.get("/ledger/entries")
+    async def who(request: web.Request) -> web.Response:
+        """Say who calls."""
+        return ok({"actor": caller(request).actor})
+
+    @routes.get("/ledger/entries/{entry_id}")
+    async def org(request: web.Request) -> web.Response:
+        """Reach an organisation."""
+        await reach(request, path_uuid(request, "entry_id"))
+        async with begin(request) as tx:
+            return ok({"actor": tx.actor})
+
+    @routes.get("/partners")
+    async def staff(request: web.Request) -> web.Response:
+        """For staff."""
+        return ok({"actor": caller(request).actor})
+
+    return Service("ledger", "ledger", ServiceSettings, routes, Handlers())
+
+
+@pytest.fixture
+async def door(fresh_db: Any, fresh_bus: str) -> AsyncIterator[Client]:
+    async with running(service(), fresh_db.dsn("ledger"), fresh_bus, doors=("api",)) as client:
+        yield client
+
+
+async def ask(door: Client, path: str, credential: str | None) -> tuple[int, dict[str, Any]]:
+    headers = {"Authorization": f"Bearer {credential}"} if credential is not None else {}
+    async with door.http.get(door.url(path), headers=headers) as answer:
+        return answer.status, await answer.json(content_type=None)
+
+
+async def test_a_token_and_a_key_name_their_callers(door: Client) -> None:
+    user = new_id()
+    org = await door.org()
+    key = await door.api_key(org, ["ledger:read"])
+
+    assert await ask(door, WHO, door.token(user_id=user)) == (200, {"actor": f"user:{user}"})
+    status, who = await ask(door, WHO, key)
+    assert (status, who["actor"][:4]) == (200, "key:")
+
+
+def _forged(door: Client, **changes: Any) -> dict[str, str]:
+    """Every attack on a token that we know of, by name."""
+    good = door.token()
+    head, body, signature = good.split(".")
+
+    def head_with(**members: Any) -> str:
+        header = {**json.loads(base64.urlsafe_b64decode(head + "==")), **members}
+        return base64.urlsafe_b64encode(json.dumps(header).encode()).rstrip(b"=").decode()
+
+    public = door.context.directory.signing_key(jwt.get_unverified_header(good)["kid"]) or ""
+    now = time.time()
+    return {
+        "no signature, alg none": f"{head_with(alg='none')}.{body}.",
+        "HS256 with the public key": jwt.encode(
+            jwt.decode(good, options={"verify_signature": False}),
+            base64.urlsafe_b64decode(public + "="),
+            algorithm="HS256",
+            headers={"kid": jwt.get_unverified_header(good)["kid"]},
+        ),
+        "unknown kid": f"{head_with(kid='nobody')}.{body}.{signature}",
+        "kid is a path": f"{head_with(kid='../../dev/null')}.{body}.{signature}",
+        "kid is a list": f"{head_with(kid=['a'])}.{body}.{signature}",
+        "kid missing": f"{head_with(kid=None)}.{body}.{signature}",
+        "expired": door.token(exp=now - 1),
+        "not valid yet": door.token(nbf=now + 60),
+        "wrong audience": door.token(aud="somebody-else"),
+        "wrong issuer": door.token(iss="https://evil.example"),
+        "no session": door.token(sid=None),
+        "subject is no id": door.token(sub="root"),
+        "huge": good + "x" * 10_000,
+        "signature cut": good[:-4],
+        "body swapped": f"{head}.{door.token(roles=['Operator']).split('.')[1]}.{signature}",
+        "empty": "",
+        "not a token": "hello",
+    }
+
+
+async def test_every_attack_on_a_token_is_401(door: Client) -> None:
+    verdicts = {name: (await ask(door, WHO, token))[0] for name, token in _forged(door).items()}
+
+    assert verdicts == dict.fromkeys(verdicts, 401)
+
+
+async def test_a_retired_signing_key_is_stale_at_once(door: Client) -> None:
+    token = door.token()
+    assert (await ask(door, WHO, token))[0] == 200
+    kid = jwt.get_unverified_header(token)["kid"]
+    x = door.context.directory.signing_key(kid) or ""
+    await door.seed(SigningKeyChanged(version=2, kid=kid, x=x, retired_at=door.context.clock.machine_now()))
+
+    assert (await ask(door, WHO, token))[0] == 401
+
+
+@pytest.mark.parametrize("subject", ["session", "member", "platform"])
+async def test_a_revocation_voids_tokens_issued_before_it(door: Client, subject: str) -> None:
+    org, user, session = await door.org(), new_id(), new_id()
+    about = {"user_id": user, "session_id": session, "org_id": org, "roles": ["Admin"]}
+    key = {"session": f"session:{session}", "member": f"member:{org}:{user}", "platform": f"platform:{user}"}
+    before = door.token(**about)
+    assert (await ask(door, WHO, before))[0] == 200
+    await door.seed(
+        AccessRevoked(version=1, subject_key=key[subject], not_before=door.context.clock.machine_now())
+    )
+
+    assert (await ask(door, WHO, before))[0] == 401
+    assert (await ask(door, WHO, door.token(**about)))[0] == 200
+
+
+async def test_a_revoked_key_is_refused(door: Client) -> None:
+    org = await door.org()
+    key = await door.api_key(org, ["ledger:read"])
+    assert (await ask(door, WHO, key))[0] == 200
+    row = (await door.context.pool.fetchval("SELECT body FROM known WHERE entity = 'api_key'")) | {
+        "version": 2,
+        "revoked_at": door.context.clock.machine_now(),
+    }
+    await door.seed(ApiKeyChanged.model_validate(row))
+
+    assert (await ask(door, WHO, key))[0] == 401
+
+
+async def test_hidden_and_missing_organisations_answer_the_same_bytes(door: Client) -> None:
+    mine, other = await door.org(), await door.org()
+    token = door.token(org_id=mine, roles=["Admin"])
+
+    async def bytes_of(org: object) -> bytes:
+        async with door.http.get(
+            door.url(f"/ledger/entries/{org}"), headers={"Authorization": f"Bearer {token}"}
+        ) as answer:
+            return (await answer.read()).replace(str(org).encode(), b"ID")
+
+    def no_trace(body: bytes) -> dict[str, Any]:
+        return {k: v for k, v in json.loads(body).items() if k != "trace_id"}
+
+    assert no_trace(await bytes_of(other)) == no_trace(await bytes_of("0199aaaa-0000-7000-8000-000000000000"))
+    assert (await ask(door, f"/ledger/entries/{mine}", token))[0] == 200
+
+
+async def test_visible_but_not_allowed_is_403(door: Client) -> None:
+    org = await door.org()
+
+    assert (await ask(door, f"/ledger/entries/{org}", door.token(org_id=org, roles=["User"])))[0] == 403
+    service = await door.api_key(None, kind="service")
+    assert (await ask(door, f"/ledger/entries/{org}", service))[0] == 403
+    assert (await ask(door, "/partners", door.token(org_id=org, roles=["Admin"])))[0] == 403
+    assert (await ask(door, "/partners", door.token(roles=["Operator"])))[0] == 200
+
+
+async def test_a_tree_scope_reaches_descendants_and_a_plain_one_does_not(door: Client) -> None:
+    root = await door.org()
+    leaf = await door.org(await door.org(root))
+    plain = await door.api_key(root, ["ledger:read"])
+    tree = await door.api_key(root, ["ledger:read:tree"])
+
+    assert (await ask(door, f"/ledger/entries/{leaf}", plain))[0] == 404
+    assert (await ask(door, f"/ledger/entries/{leaf}", tree))[0] == 200
+    assert (await ask(door, f"/ledger/entries/{root}", plain))[0] == 200
+
+
+async def test_an_organisation_just_made_is_waited_for(door: Client) -> None:
+    import asyncio
+
+    org = new_id()
+    asked = asyncio.create_task(ask(door, f"/ledger/entries/{org}", door.token(roles=["Operator"])))
+    await asyncio.sleep(0.3)
+    async with door.context.begin("system:test") as tx:
+        from eb_kit import readmodels
+
+        fact = OrgChanged(
+            version=1, org_id=org, parent_org_id=None, parent_links=(), default_timezone="UTC", country="AU"
+        )
+        await readmodels.keep(tx.connection, [fact], door.context.clock.machine_now())
+
+    assert (await asked)[0] == 200
+
+
+async def test_without_a_credential_it_is_401_with_a_challenge(door: Client) -> None:
+    async with door.http.get(door.url(WHO)) as answer:
+        assert answer.status == 401
+        assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+        assert answer.content_type == "application/problem+json"
