@@ -47,6 +47,11 @@ class Message(Body):
         """Count the things inside; a take of a consumer is bounded by their sum."""
         return 1
 
+    @property
+    def traces(self) -> frozenset[str]:
+        """Name the requests behind the things inside, where the message knows them."""
+        return frozenset()
+
     def to_bytes(self) -> bytes:
         """Write the JSON body."""
         return self.model_dump_json().encode()

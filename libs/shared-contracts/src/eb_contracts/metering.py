@@ -39,6 +39,10 @@ class BatchAccepted(Partitioned):
     def weight(self) -> int:
         return len(self.events)
 
+    @property
+    def traces(self) -> frozenset[str]:
+        return frozenset((self.trace_id,)) if self.trace_id else frozenset()
+
 
 class UsageRecord(Body):
     """Usage of one (org, project, SKU, minute of event time), summed over one take of the writer.
@@ -68,3 +72,7 @@ class UsageRecorded(Partitioned):
     @property
     def weight(self) -> int:
         return len(self.usage)
+
+    @property
+    def traces(self) -> frozenset[str]:
+        return frozenset(trace for record in self.usage for trace in record.trace_ids)

@@ -60,3 +60,7 @@ class ChargePriced(Partitioned):
     @property
     def weight(self) -> int:
         return len(self.charges)
+
+    @property
+    def traces(self) -> frozenset[str]:
+        return frozenset(trace for charge in self.charges for trace in charge.trace_ids)

@@ -1,0 +1,198 @@
+"""The bus of one process: two connections, a relay, and an intake for each family of queues.
+
+Rule: docs/rules/bus.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import structlog
+
+from eb_contracts.base import EntityFact, Message
+from eb_contracts.snapshots import SnapshotCompleted, SnapshotRequested
+
+from .. import outbox, readmodels
+from .. import topology as model
+from ..clock import Clock
+from ..db import WEATHER
+from ..telemetry import current_trace
+from .envelope import Envelope
+from .handlers import Family, Handlers
+from .intake import Intake, Limits
+from .link import Link
+from .publisher import Publisher, publish_surely
+from .takes import DeadImporter, Taker
+
+if TYPE_CHECKING:
+    from ..service import ServiceContext
+    from ..tx import Tx
+
+log = structlog.get_logger(__name__)
+
+ASK_S = 0.5
+LAST_WORDS_S = 2.0
+DIRECT_S = 1.5
+FACTS_AT_ONCE = Limits(max_messages=500, max_weight=500, linger_s=0.005, prefetch=500)
+DEAD_AT_ONCE = Limits(max_messages=100, max_weight=100_000, linger_s=0.05, prefetch=100)
+
+
+class Bus:
+    """What a service's process sees of the bus."""
+
+    def __init__(self, context: ServiceContext, handlers: Handlers) -> None:
+        """Check the handlers against the topology; ValueError where the model doesn't know one."""
+        self._context = context
+        self._handlers = handlers
+        service, url = context.service_name, context.settings.amqp_url
+        self._publishing = Link(url, service, "publish")
+        self._consuming = Link(url, service, "consume")
+        self._direct = Publisher(self._publishing, service)
+        self._aside = Publisher(self._publishing, service)
+        self._relay = outbox.Relay(context.pool, Publisher(self._publishing, service), service)
+        self._intakes: list[Intake] = []
+        self._is_draining = False
+        self.kept = _kept(service, handlers)
+        _check_families(service, handlers)
+
+    async def start(self, *, consume: bool) -> None:
+        """Start the tasks; connections are made in the background, and again whenever they are lost."""
+        start = self._context.supervisor.start
+        start("bus:publish", self._publishing.run)
+        start("bus:relay", self._relay.run)
+        start("bus:measure", self._relay.measure_for_ever)
+        if not consume:
+            return
+        start("bus:consume", self._consuming.run)
+        start("bus:snapshots", self._ask_for_snapshots)
+        self._intakes = self._make_intakes()
+        for intake in self._intakes:
+            start(f"bus:{intake.name}", intake.run)
+
+    def wake(self) -> None:
+        """Tell the relay that rows were committed."""
+        self._relay.wake()
+
+    async def publish_now(self, messages: Sequence[Message | Envelope], timeout_s: float = DIRECT_S) -> None:
+        """Publish past the outbox and wait for the confirms.
+
+        BusUnavailable where they don't come in time: the messages may still arrive, so whoever sends them
+        again uses the same Envelope (`wrap`).
+        """
+        await publish_surely(self._direct, [self.wrap(message) for message in messages], timeout_s)
+
+    def wrap(self, message: Message | Envelope) -> Envelope:
+        """Give the message its id and trace, once."""
+        if isinstance(message, Envelope):
+            return message
+        return Envelope.of(message, trace=current_trace(), now=self._context.clock.machine_now())
+
+    async def readiness(self) -> dict[str, bool]:
+        """Say whether the read models are complete; the broker may be away, then the outbox waits."""
+        try:
+            missing = await readmodels.incomplete(self._context.pool, self._entities())
+        except WEATHER:
+            return {"read_models": False}
+        return {"read_models": not missing}
+
+    async def rebuild(self, entity: str) -> None:
+        """Forget a read model and fill it from its owner again."""
+        async with self._context.begin(f"system:{self._context.service_name}") as tx:
+            await readmodels.rebuild(tx, entity, Clock.machine_now())
+
+    async def stop(self) -> None:
+        """Drain: stop fetching, finish and acknowledge what is in hand, send what waits, close."""
+        await asyncio.gather(*(intake.drain() for intake in self._intakes))
+        names = [f"bus:{intake.name}" for intake in self._intakes]
+        stop = self._context.supervisor.stop
+        await stop(*names, "bus:snapshots", "bus:relay", "bus:measure")
+        await self._say_last_words()
+        await stop("bus:consume", "bus:publish")
+        await asyncio.gather(self._consuming.close(), self._publishing.close())
+
+    async def _say_last_words(self) -> None:
+        try:
+            async with asyncio.timeout(LAST_WORDS_S):
+                while self._publishing.is_up and await self._relay.send_some():
+                    pass
+        except WEATHER as error:
+            log.warning("the outbox keeps the rest for the next process", error=repr(error))
+
+    def _entities(self) -> list[str]:
+        return [fact.ENTITY for fact in self.kept.values()]
+
+    def _make_intakes(self) -> list[Intake]:
+        context, service = self._context, self._context.service_name
+        facts = Taker(context, self._facts_family(), self._aside, ignores_unknown=True)
+        intakes = [
+            Intake("facts", self._consuming, [model.facts_queue(service)], FACTS_AT_ONCE, facts),
+            Intake("dead", self._consuming, [model.dead_queue(service)], DEAD_AT_ONCE, DeadImporter(context)),
+        ]
+        streams = model.streams_of(service)
+        for family in self._handlers.families.values():
+            limits = Limits(family.max_messages, family.max_weight, family.linger_s, family.prefetch)
+            taker = Taker(context, family, self._aside)
+            intakes.append(Intake(family.name, self._consuming, streams[family.name].queues, limits, taker))
+        return intakes
+
+    def _facts_family(self) -> Family:
+        family = Family("facts")
+        for fact in self.kept.values():
+            family.handlers[fact.TYPE] = (fact, self._keep_facts)
+        family.handlers[SnapshotRequested.TYPE] = (SnapshotRequested, self._send_snapshots)
+        family.handlers[SnapshotCompleted.TYPE] = (SnapshotCompleted, self._note_completed)
+        return family
+
+    async def _keep_facts(self, tx: Tx, facts: list[EntityFact]) -> None:
+        newer = await readmodels.keep(tx.connection, facts, Clock.machine_now())
+        for type_, hook in self._handlers.hooks.items():
+            if found := [fact for fact in newer if type_ == fact.TYPE]:
+                await hook(tx, found)
+
+    async def _send_snapshots(self, tx: Tx, requests: list[SnapshotRequested]) -> None:
+        await readmodels.send_snapshots(tx, requests, self._handlers.owned)
+
+    async def _note_completed(self, tx: Tx, completed: list[SnapshotCompleted]) -> None:
+        await readmodels.note_completed(tx, completed, Clock.machine_now())
+
+    async def _ask_for_snapshots(self) -> None:
+        """Ask for what isn't complete, and see what has become so."""
+        while True:
+            try:
+                await self._ask_once()
+            except WEATHER as error:
+                log.warning("snapshots wait for the database", error=repr(error))
+            await asyncio.sleep(ASK_S)
+
+    async def _ask_once(self) -> None:
+        if not await readmodels.incomplete(self._context.pool, self._entities()):
+            return
+        async with self._context.begin(f"system:{self._context.service_name}") as tx:
+            asked = await readmodels.ask_missing(tx, self._entities(), Clock.machine_now())
+            await readmodels.settle(tx, Clock.machine_now())
+        if asked:
+            log.info("asked for snapshots", entities=asked)
+
+
+def _kept(service: str, handlers: Handlers) -> dict[str, type[EntityFact]]:
+    """Give the facts to keep: the standard ones and the service's own, less what it owns itself."""
+    heard = {fact.TYPE for fact in model.FACTS.get(service, ())}
+    wanted = {fact.TYPE: fact for fact in model.STANDARD_FACTS if fact.TYPE in heard} | handlers.kept
+    kept = {type_: fact for type_, fact in wanted.items() if fact.ENTITY not in handlers.owned}
+    if unheard := sorted(set(kept) - heard):
+        raise ValueError(f"{service} keeps {unheard}, which eb_kit.topology.FACTS doesn't bind to it")
+    return kept
+
+
+def _check_families(service: str, handlers: Handlers) -> None:
+    streams = model.streams_of(service)
+    for family in handlers.families.values():
+        if family.name not in streams:
+            raise ValueError(f"eb_kit.topology.STREAMS has no family {family.name} of {service}")
+        bound = {message.TYPE for message in streams[family.name].messages}
+        if bound != set(family.handlers):
+            raise ValueError(
+                f"{service}.{family.name}: bound {sorted(bound)}, handled {sorted(family.handlers)}"
+            )
