@@ -7,6 +7,7 @@ from decimal import Decimal
 from uuid import UUID
 
 import pytest
+
 from eb_ledger.domain.attribution import (
     UNATTRIBUTED,
     Attribution,

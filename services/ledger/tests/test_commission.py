@@ -6,10 +6,11 @@ from decimal import Decimal
 from uuid import UUID
 
 import pytest
-from eb_contracts.money import minor_digits
-from eb_ledger.domain.commission import minor_unit, share, shares
 from hypothesis import given
 from hypothesis import strategies as st
+
+from eb_contracts.money import minor_digits
+from eb_ledger.domain.commission import minor_unit, share, shares
 
 CURRENCIES = st.sampled_from(["AUD", "JPY", "KWD"])
 PERCENTAGES = st.decimals(0, 100, places=2)

@@ -7,6 +7,7 @@ from decimal import Decimal
 from uuid import UUID
 
 import pytest
+
 from eb_contracts.pricing import Charge
 from eb_ledger.domain.attribution import UNATTRIBUTED, Attribution
 from eb_ledger.domain.entries import content_hash, entry_of, fault_of

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
+
 from eb_ledger.domain.errors import OrgMissing
 from eb_ledger.domain.payers import parent_at, payer, was_ever_root
 

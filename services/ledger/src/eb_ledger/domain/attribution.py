@@ -13,6 +13,10 @@ from decimal import Decimal
 from typing import TypeVar
 from uuid import UUID
 
+from eb_contracts.errors import Fault
+
+from .errors import RangeEmpty
+
 NOTHING = Decimal("0.00")
 T = TypeVar("T")
 History = Sequence[tuple[datetime, T]]
@@ -24,13 +28,21 @@ class PartnerOfRecord:
     """A partner of record of exactly one organisation or billing account in `[start_at, end_at)`."""
 
     por_id: UUID
+    org_id: UUID | None
+    billing_account_id: UUID | None
     partner_id: UUID
     start_at: datetime
     end_at: datetime | None
+    status: str
+    created_at: datetime
 
     def covers(self, at: datetime) -> bool:
         """Tell whether the range holds this instant; the status doesn't matter."""
         return self.start_at <= at and (self.end_at is None or at < self.end_at)
+
+    def status_at(self, now: datetime) -> str:
+        """Give the status as it stands now: nobody writes when an end passes."""
+        return por_status(self.end_at, now) if self.status == "active" else self.status
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +55,19 @@ class Attribution:
 
 
 UNATTRIBUTED = Attribution()
+
+
+def check_range(start_at: datetime, end_at: datetime | None) -> None:
+    """Refuse a range `[start_at, end_at)` that holds nothing; raises RangeEmpty."""
+    if end_at is not None and end_at <= start_at:
+        raise RangeEmpty(
+            faults=(Fault("/end_at", RangeEmpty.code, f"Must be later than {start_at.isoformat()}."),)
+        )
+
+
+def por_status(end_at: datetime | None, now: datetime) -> str:
+    """Give the status of an undisputed partner of record: expired from its end on."""
+    return "expired" if end_at is not None and end_at <= now else "active"
 
 
 def in_force(history: History[T], at: datetime) -> T | None:

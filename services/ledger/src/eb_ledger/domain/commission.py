@@ -13,6 +13,9 @@ from eb_contracts.money import minor_digits
 EXACT = Context(prec=60, rounding=ROUND_HALF_UP)
 """Wide enough for any sum of money times a percentage."""
 
+LARGEST = Decimal(10) ** 18
+"""Every amount and quantity lies below this, on both sides of 0."""
+
 
 class CommissionKey(NamedTuple):
     """What a share telescopes over. Sums of two currencies are never mixed, so the currency is part of it."""

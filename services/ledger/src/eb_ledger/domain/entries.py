@@ -12,9 +12,7 @@ from eb_contracts.money import plain_text
 from eb_contracts.pricing import Charge
 
 from .attribution import Attribution
-from .commission import minor_unit
-
-LARGEST = Decimal(10) ** 18
+from .commission import LARGEST, minor_unit
 
 
 class Entry(NamedTuple):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from eb_contracts.errors import Kind, Refusal
+from uuid import UUID
+
+from eb_contracts.errors import Fault, Kind, Refusal
 
 
 class RateConflict(Refusal):
@@ -34,6 +36,11 @@ class PartnerUnknown(Refusal):
     code = "partner_unknown"
     title = "There is no such partner."
 
+    @classmethod
+    def of(cls, partner_id: UUID) -> PartnerUnknown:
+        """Name the partner that isn't there, with the pointer to it."""
+        return cls(faults=(Fault("/partner_id", cls.code, f"There is no partner {partner_id}."),))
+
 
 class AmountInvalid(Refusal):
     """An amount in the body is negative or finer than its currency's minor unit."""
@@ -42,17 +49,23 @@ class AmountInvalid(Refusal):
     title = "The amount is not one of this currency."
 
 
-class FilterMissing(Refusal):
-    """A list or sum was asked for without saying of what."""
+class PctInvalid(Refusal):
+    """A percentage lies outside 0 to 100 or has more than two decimals."""
 
-    code = "parameter_invalid"
-    kind = Kind.MALFORMED
-    title = "A query parameter is missing or doesn't go with another one."
+    code = "pct_invalid"
+    title = "The percentage must lie between 0 and 100, with at most two decimals."
+
+
+class PorSubject(Refusal):
+    """A partner of record is of exactly one organisation or one billing account."""
+
+    code = "por_subject"
+    title = "Name exactly one of org_id and billing_account_id."
 
 
 class OrgMissing(Exception):
     """A charge can't be attributed before this organisation is known; it waits, parked."""
 
-    def __init__(self, org_id: object) -> None:
+    def __init__(self, org_id: UUID) -> None:
         super().__init__(f"organisation {org_id} is not known yet")
         self.org_id = org_id

@@ -5,7 +5,7 @@ Rule: docs/rules/ledger.md, Who pays.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -28,27 +28,18 @@ def was_ever_root(links: ParentLinks) -> bool:
     return not links or any(parent is None for _, parent in links)
 
 
-def lineage(org_id: UUID, at: datetime, links: Mapping[UUID, ParentLinks]) -> Iterator[UUID]:
-    """Walk from the organisation to its root at that instant; raises OrgMissing where a link is unknown."""
-    here: UUID | None = org_id
-    seen: set[UUID] = set()
-    while here is not None and here not in seen:
-        if here not in links:
-            raise OrgMissing(here)
-        yield here
-        seen.add(here)
-        here = parent_at(links[here], at)
-
-
 def payer(
     org_id: UUID, at: datetime, default_accounts: Mapping[UUID, UUID], links: Mapping[UUID, ParentLinks]
 ) -> UUID:
-    """Give the billing account of the nearest of the lineage that has a default one.
+    """Give the default billing account of the organisation, else of its nearest ancestor at that instant.
 
-    Raises OrgMissing when the walk leaves what is known before it finds one.
+    Raises OrgMissing with the organisation at which the walk upwards leaves what is known.
     """
-    last = org_id
-    for last in lineage(org_id, at, links):
-        if last in default_accounts:
-            return default_accounts[last]
-    raise OrgMissing(last)
+    here, seen = org_id, set[UUID]()
+    while here not in default_accounts:
+        above = parent_at(links.get(here, ()), at)
+        if above is None or here in seen:
+            raise OrgMissing(here)
+        seen.add(here)
+        here = above
+    return default_accounts[here]
