@@ -33,7 +33,7 @@ async def fresh_db(database: TestDatabase) -> AsyncIterator[ClonedDatabase]:
     """A database of its own for one test."""
     clone = await database.clone()
     yield clone
-    await clone.drop()
+    await database.drop(clone)
 
 
 @pytest.fixture(scope="session")
