@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import asyncpg
 
     from .access import Caller
+    from .bus import Envelope
     from .service import ServiceContext
 
 CUT_AFTER_S = 5.0
@@ -51,7 +52,7 @@ class Tx:
         self.caller = caller
         self.now: datetime = context.clock.now()
         self.minute: datetime = minute(self.now)
-        self.outgoing: list[Message] = []
+        self.outgoing: list[Message | Envelope] = []
         self.replay: idempotency.Claim | None = None
         self._answer: web.Response | None = None
 
@@ -81,7 +82,7 @@ class Tx:
             table, columns=list(columns), records=records, schema_name=self.context.schema
         )
 
-    def publish(self, *messages: Message) -> None:
+    def publish(self, *messages: Message | Envelope) -> None:
         """Put messages into the outbox; they leave once this transaction is kept."""
         self.outgoing.extend(messages)
 
