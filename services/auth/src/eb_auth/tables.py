@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sqlalchemy import (
-    CHAR,
     ARRAY,
+    CHAR,
     BigInteger,
     Column,
     DateTime,
@@ -50,7 +50,7 @@ organization = Table(
     _at("created_at"),
     Column("version", BigInteger, nullable=False, server_default="1"),
     Column("parent_org_id", Uuid, ForeignKey("auth.organization.org_id")),
-    Index("organization_by_parent", "parent_org_id", postgresql_where=text("parent_org_id IS NOT NULL")),
+    Index("organization_by_parent", "parent_org_id", "org_id"),
 )
 
 user = Table(
@@ -220,8 +220,8 @@ org_hierarchy = Table(
     Column("ancestor_org_id", Uuid, ForeignKey("auth.organization.org_id"), primary_key=True),
     Column("descendant_org_id", Uuid, ForeignKey("auth.organization.org_id"), primary_key=True),
     Column("depth", Integer, nullable=False),
-    Index("org_hierarchy_up", "descendant_org_id", "depth"),
-    Index("org_hierarchy_down", "ancestor_org_id", "depth", "descendant_org_id"),
+    Index("org_hierarchy_by_descendant", "descendant_org_id", "depth"),
+    Index("org_hierarchy_by_depth", "ancestor_org_id", "depth", "descendant_org_id"),
 )
 
 org_parent_link = Table(
@@ -239,4 +239,5 @@ group_role_membership = Table(
     Column("user_id", Uuid, ForeignKey("auth.user.user_id"), primary_key=True),
     Column("role", GROUP_ROLE, nullable=False),
     _at("created_at"),
+    Index("group_role_membership_by_user", "user_id"),
 )

@@ -68,6 +68,7 @@ def key_set(keys: Iterable[tuple[str, str]]) -> dict[str, list[dict[str, str]]]:
     """Give the JWK Set (RFC 7517) of (kid, x) pairs."""
     return {
         "keys": [
-            {"kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "kid": kid, "x": x} for kid, x in keys
+            {"kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "kid": kid, "x": x}
+            for kid, x in keys
         ]
     }

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 import asyncpg
+
 from eb_contracts.auth import ApiKeyChanged, SigningKeyChanged
 from eb_contracts.errors import NotFound
 from eb_kit.tx import Tx
@@ -122,14 +123,15 @@ async def list_live_signing_keys(tx: Tx) -> list[StoredSigningKey]:
     return [StoredSigningKey(*row) for row in rows]
 
 
-async def find_signing_key(tx: Tx, machine_now: datetime) -> StoredSigningKey | None:
-    """Give the key that signs at this instant of the machine's clock, None before the first was made."""
+async def get_signing_key(tx: Tx, machine_now: datetime) -> StoredSigningKey:
+    """Give the key that signs at this instant of the machine's clock; the first is made at start."""
     row = await tx.fetchrow(
         f"SELECT {SIGNING} FROM signing_key WHERE retired_at IS NULL AND active_from <= $1"  # noqa: S608
         " ORDER BY active_from DESC, kid LIMIT 1",
         machine_now,
     )
-    return StoredSigningKey(*row) if row else None
+    assert row is not None
+    return StoredSigningKey(*row)
 
 
 async def update_signing_key_retired(tx: Tx, kid: str, machine_now: datetime) -> StoredSigningKey:

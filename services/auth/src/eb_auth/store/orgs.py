@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
+
 from eb_contracts.auth import OrgChanged, ParentLink, ProjectChanged
 from eb_contracts.errors import NotFound
 from eb_kit.tx import Tx

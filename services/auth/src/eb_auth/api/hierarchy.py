@@ -1,0 +1,84 @@
+"""Doors of the hierarchy of organisations."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from uuid import UUID
+
+from aiohttp import web
+
+from eb_contracts.errors import NotFound
+from eb_kit.access import caller, reach
+from eb_kit.paging import page_of, read_cursor
+from eb_kit.tx import Tx, begin
+from eb_kit.web import Page, created, path_uuid, read_body, read_query
+
+from .. import flows
+from ..domain.errors import MaxDepth, OrgSlugTaken
+from ..domain.orgs import Relative, child_depth
+from ..store import orgs
+from .orgs import new_org
+from .routes import routes
+from .shapes import CreateOrg, OrgView, RelativeView
+
+Lister = Callable[[Tx, UUID, UUID | None, int], Awaitable[list[Relative]]]
+
+
+@routes.post(
+    "/orgs/{org_id}/children",
+    body=CreateOrg,
+    answer=OrgView,
+    status=201,
+    errors=(NotFound, OrgSlugTaken, MaxDepth),
+)
+async def create_child(request: web.Request) -> web.Response:
+    """Create an organisation below another; 201 with it. Its creator is its Admin.
+
+    Billing address, time zone and country come from the parent unless given (the country always).
+    """
+    parent_id = path_uuid(request, "org_id")
+    await reach(request, parent_id)
+    body = await read_body(request, CreateOrg)
+    user_id = caller(request).user_id
+    assert user_id is not None
+    async with begin(request) as tx:
+        child_depth(await orgs.lock_root(tx, parent_id))
+        parent = await orgs.get_org(tx, parent_id)
+        org = await flows.found_org(tx, new_org(tx, body, parent.billing_email, parent), user_id)
+        return tx.answer(created(OrgView.of(org)))
+
+
+@routes.get("/orgs/{org_id}/children", query=Page, answer=list[RelativeView], errors=(NotFound,))
+async def list_children(request: web.Request) -> web.Response:
+    """List the organisations directly below one, newest first."""
+    return await _page_below(request, orgs.list_children)
+
+
+@routes.get("/orgs/{org_id}/descendants", query=Page, answer=list[RelativeView], errors=(NotFound,))
+async def list_descendants(request: web.Request) -> web.Response:
+    """List all organisations below one with their depth, newest first."""
+    return await _page_below(request, orgs.list_descendants)
+
+
+async def _page_below(request: web.Request, list_below: Lister) -> web.Response:
+    org_id = path_uuid(request, "org_id")
+    await reach(request, org_id)
+    query = read_query(request, Page)
+    last = read_cursor(request, query)
+    async with begin(request) as tx:
+        found = await list_below(tx, org_id, last["org_id"] if last else None, query.limit + 1)
+    views = [RelativeView.of(relative) for relative in found]
+    return page_of(request, query, views, lambda view: {"org_id": view.org_id})
+
+
+@routes.get("/orgs/{org_id}/ancestors", query=Page, answer=list[RelativeView], errors=(NotFound,))
+async def list_ancestors(request: web.Request) -> web.Response:
+    """List the organisations above one with their distance, the nearest first."""
+    org_id = path_uuid(request, "org_id")
+    await reach(request, org_id)
+    query = read_query(request, Page)
+    last = read_cursor(request, query)
+    async with begin(request) as tx:
+        found = await orgs.list_ancestors(tx, org_id, last["depth"] if last else 0, query.limit + 1)
+    views = [RelativeView.of(relative) for relative in found]
+    return page_of(request, query, views, lambda view: {"depth": view.depth})

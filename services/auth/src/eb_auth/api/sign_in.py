@@ -1,0 +1,159 @@
+"""Doors of the sign-in, of sessions and of the public keys."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from eb_contracts.errors import NotFound
+from eb_kit.access import caller
+from eb_kit.paging import page_of, read_cursor
+from eb_kit.service import CONTEXT
+from eb_kit.tx import begin
+from eb_kit.web import Page, accepted, created, no_content, ok, path_uuid, read_body, read_query
+
+from .. import flows
+from ..domain import tokens
+from ..domain.errors import CodeInvalid, RefreshTokenInvalid, TooManyAttempts
+from ..store import credentials, members, sessions, sign_in
+from .routes import routes
+from .shapes import (
+    JwksView,
+    Login,
+    LoginView,
+    MembershipView,
+    MeView,
+    OpenSession,
+    RefreshSession,
+    SessionTokens,
+    SessionView,
+)
+
+LONGEST_USER_AGENT = 200
+MOST_MEMBERSHIPS = 200
+
+
+def address_of(request: web.Request) -> str:
+    """Give the client's network address; what a trusted proxy says it is, where one stands in front."""
+    remote = request.remote or ""
+    forwarded = request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()
+    is_proxied = remote in request.app[CONTEXT].settings.trusted_proxies
+    return forwarded[:64] if forwarded and is_proxied else remote
+
+
+def _device_of(request: web.Request) -> flows.Device:
+    agent = request.headers.get("User-Agent", "").replace("\0", "")
+    return flows.Device(agent[:LONGEST_USER_AGENT], address_of(request))
+
+
+@routes.post(
+    "/auth/login", body=Login, answer=LoginView, status=202, idempotency="none", errors=(TooManyAttempts,)
+)
+async def login(request: web.Request) -> web.Response:
+    """Have a one-time code mailed; 202 with the same answer whether or not the address has an account."""
+    body = await read_body(request, Login)
+    async with begin(request) as tx:
+        await flows.limit_sign_in(tx, "login", body.email, address_of(request))
+        await flows.send_code(tx, body.email)
+    return accepted(LoginView())
+
+
+@routes.post(
+    "/auth/sessions",
+    body=OpenSession,
+    answer=SessionTokens,
+    status=201,
+    idempotency="none",
+    errors=(CodeInvalid, TooManyAttempts),
+)
+async def open_session(request: web.Request) -> web.Response:
+    """Sign in with a code; 201 with the session's credentials. An address unknown so far becomes a user.
+
+    The wrong guess is kept before it is refused: a code lives for five of them.
+    """
+    body = await read_body(request, OpenSession)
+    async with begin(request) as tx:
+        await flows.limit_sign_in(tx, "session", body.email, address_of(request))
+        issued = await flows.open_session(tx, body.email, body.code, _device_of(request))
+    if issued is None:
+        raise CodeInvalid
+    return created(SessionTokens.of(issued))
+
+
+@routes.post(
+    "/auth/token",
+    body=RefreshSession,
+    answer=SessionTokens,
+    idempotency="none",
+    errors=(RefreshTokenInvalid, NotFound),
+)
+async def refresh(request: web.Request) -> web.Response:
+    """Rotate a refresh token; 200 with fresh credentials for the organisation's context.
+
+    A used token is refused, and ten seconds after its use it ends the session, which is kept before refusing.
+    """
+    body = await read_body(request, RefreshSession)
+    async with begin(request) as tx:
+        issued = await flows.refresh(tx, body.refresh_token, body.org_id)
+    if issued is None:
+        raise RefreshTokenInvalid
+    return ok(SessionTokens.of(issued))
+
+
+@routes.get("/.well-known/jwks.json", answer=JwksView)
+async def jwks(request: web.Request) -> web.Response:
+    """Give the public keys that verify access tokens, those announced for later too."""
+    async with begin(request) as tx:
+        keys = await credentials.list_live_signing_keys(tx)
+    response = ok(tokens.key_set((key.kid, key.x) for key in keys))
+    response.headers["Cache-Control"] = "public, max-age=300"
+    return response
+
+
+@routes.get("/auth/me", answer=MeView)
+async def me(request: web.Request) -> web.Response:
+    """Say who is signed in, in which context, and where they are a member."""
+    who = caller(request)
+    assert who.user_id is not None
+    async with begin(request) as tx:
+        user = await sign_in.get_user(tx, who.user_id)
+        own = await members.list_own_memberships(tx, user.user_id, MOST_MEMBERSHIPS)
+    return ok(
+        MeView(
+            user_id=user.user_id,
+            email=user.email,
+            default_org_id=user.default_org_id,
+            session_id=who.session_id,
+            org_id=who.org_id,
+            roles=sorted(who.roles),
+            memberships=[MembershipView.of(membership) for membership in own],
+        )
+    )
+
+
+@routes.get("/auth/sessions", query=Page, answer=list[SessionView])
+async def list_sessions(request: web.Request) -> web.Response:
+    """List one's own live sessions, newest first."""
+    query = read_query(request, Page)
+    last = read_cursor(request, query)
+    who = caller(request)
+    assert who.user_id is not None
+    async with begin(request) as tx:
+        found = await sessions.list_live_sessions(
+            tx, who.user_id, last["session_id"] if last else None, query.limit + 1
+        )
+    views = [SessionView.of(session, who.session_id) for session in found]
+    return page_of(request, query, views, lambda view: {"session_id": view.session_id})
+
+
+@routes.delete("/auth/sessions/{session_id}", errors=(NotFound,))
+async def end_session(request: web.Request) -> web.Response:
+    """End a session and void its access tokens; 204, again too. Others' sessions: the Operator only."""
+    session_id = path_uuid(request, "session_id")
+    who = caller(request)
+    async with begin(request) as tx:
+        session = await sessions.lock_session(tx, session_id)
+        is_own = session is not None and session.user_id == who.user_id
+        if session is None or not (is_own or who.has_role("Operator")):
+            raise NotFound
+        await flows.end_session(tx, session, "signed_out" if is_own else "by_operator")
+        return tx.answer(no_content())

@@ -1,0 +1,223 @@
+"""Steps on a Tx that several doors share: signing in, access tokens, revocations, new organisations."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from eb_contracts.errors import NotFound
+from eb_contracts.ids import new_id
+from eb_kit.tx import Tx
+
+from .domain import codes, sealing, tokens
+from .domain.errors import TooManyAttempts
+from .domain.orgs import Org
+from .domain.sessions import REFRESH_PREFIX, Session, Verdict, judge, token_digest
+from .settings import Settings
+from .store import credentials, members, orgs, sessions, sign_in
+
+MAIL_PURPOSE = "mail"
+CODE_PURPOSE = "login code"
+SIGNING_PURPOSE = "signing key"
+PER_ADDRESS = 5
+PER_NETWORK_ADDRESS = 30
+ORGS_PER_USER = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Where a session lives, as its owner will see it in the list."""
+
+    user_agent: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A session's fresh credentials; the refresh token is shown here only."""
+
+    session_id: UUID
+    user_id: UUID
+    refresh_token: str
+    access_token: str
+
+
+def settings_of(tx: Tx) -> Settings:
+    """Give the settings of this service."""
+    settings: Settings = tx.context.settings
+    return settings
+
+
+async def limit(tx: Tx, action: str, subject: str, most: int) -> None:
+    """Count an attempt of a subject (mail address, network address, user); raises TooManyAttempts over `most` a minute.
+
+    Subjects are kept as hashes: the table of attempts names nobody.
+    """
+    if not settings_of(tx).has_limits:
+        return
+    now = tx.context.clock.machine_now()
+    bucket = hashlib.sha256(f"{action}\n{subject}".encode()).digest()
+    if await sign_in.count_attempt(tx, bucket, now.replace(second=0, microsecond=0)) > most:
+        raise TooManyAttempts(retry_after_s=60 - now.second)
+
+
+async def limit_sign_in(tx: Tx, action: str, email: str, address: str) -> None:
+    """Count one step of a sign-in against the mail address and the network address; raises TooManyAttempts."""
+    await limit(tx, action, f"mail {email}", PER_ADDRESS)
+    await limit(tx, action, f"net {address}", PER_NETWORK_ADDRESS)
+
+
+async def send_code(tx: Tx, email: str) -> None:
+    """Make the one live code of an address and let it be mailed; known and unknown addresses alike."""
+    code = f"{secrets.randbelow(10**codes.DIGITS):0{codes.DIGITS}}"
+    expires_at = tx.now + codes.CODE_LIFETIME
+    await sign_in.insert_code(tx, codes.LoginCode(email, _digest(tx, email, code), expires_at, 0))
+    sealed = _seal(tx, MAIL_PURPOSE, json.dumps({"to": email, "code": code}).encode())
+    await sign_in.insert_mail(tx, sealed, tx.now, expires_at)
+
+
+async def open_session(tx: Tx, email: str, code: str, device: Device) -> Issued | None:
+    """Sign in with a code; an address unknown so far becomes a user. None for a wrong code, which is counted."""
+    kept = await sign_in.lock_code(tx, email)
+    if not codes.is_right(kept, _digest(tx, email, code), tx.now):
+        await sign_in.update_code_tries(tx, email)
+        return None
+    await sign_in.delete_code(tx, email)
+    user = await sign_in.insert_user_once(tx, email)
+    session = _new_session(tx, user.user_id, user.default_org_id, device)
+    await sessions.insert_session(tx, session)
+    return await _issue(tx, session, session.org_id)
+
+
+def _new_session(tx: Tx, user_id: UUID, org_id: UUID | None, device: Device) -> Session:
+    settings = settings_of(tx)
+    return Session(
+        session_id=new_id(),
+        user_id=user_id,
+        org_id=org_id,
+        created_at=tx.now,
+        last_used_at=tx.now,
+        idle_expires_at=tx.now + timedelta(seconds=settings.session_idle_s),
+        expires_at=tx.now + timedelta(seconds=settings.session_lifetime_s),
+        revoked_at=None,
+        user_agent=device.user_agent,
+        address=device.address,
+    )
+
+
+async def refresh(tx: Tx, refresh_token: str, org_id: UUID | None) -> Issued | None:
+    """Rotate a refresh token and issue an access token for an organisation's context.
+
+    Without `org_id` the session's context stays. None where the token isn't (or no longer) good; a leaked one
+    has then ended its session, which is to be kept. Raises NotFound for an organisation without a role there.
+    """
+    digest = token_digest(refresh_token)
+    found = await sessions.lock_session_of_token(tx, digest)
+    if found is None:
+        return None
+    session, used_at = found
+    verdict = judge(session, used_at, tx.now)
+    if verdict is Verdict.REVOKE:
+        await end_session(tx, session, "token_reused")
+    if verdict is not Verdict.ROTATE:
+        return None
+    await sessions.update_token_used(tx, digest)
+    return await _issue(tx, session, org_id or session.org_id, must_hold_role=org_id is not None)
+
+
+async def _issue(tx: Tx, session: Session, org_id: UUID | None, *, must_hold_role: bool = False) -> Issued:
+    role = await members.lock_role(tx, org_id, session.user_id) if org_id else None
+    if role is None and must_hold_role:
+        raise NotFound
+    context = org_id if role else None
+    idle_expires_at = tx.now + timedelta(seconds=settings_of(tx).session_idle_s)
+    await sessions.update_session_use(tx, session.session_id, context, idle_expires_at)
+    refresh_token = REFRESH_PREFIX + secrets.token_urlsafe(32)
+    await sessions.insert_token(tx, session.session_id, token_digest(refresh_token))
+    roles = (*([role] if role else ()), *await members.lock_platform_roles(tx, session.user_id))
+    grant = tokens.Grant(session.user_id, session.session_id, context, roles)
+    return Issued(session.session_id, session.user_id, refresh_token, await access_token(tx, grant))
+
+
+async def access_token(tx: Tx, grant: tokens.Grant, lifetime: timedelta = tokens.TOKEN_LIFETIME) -> str:
+    """Sign an access token with the key in use.
+
+    The caller holds locks on what the roles came from, and the time is read here, after them: who revokes
+    reads the time under the same locks, so no token with an old role is younger than its revocation.
+    """
+    clock = tx.context.clock
+    stored = await credentials.get_signing_key(tx, clock.machine_now())
+    private = sealing.unseal(settings_of(tx).auth_secret, SIGNING_PURPOSE, stored.sealed_private)
+    return tokens.sign(
+        grant,
+        tokens.SigningKey(stored.kid, private),
+        issuer=settings_of(tx).token_issuer,
+        issued_at=clock.machine_now(),
+        token_id=new_id(),
+        lifetime=lifetime,
+    )
+
+
+async def ensure_signing_key(tx: Tx) -> None:
+    """Make the first signing key, unless there is one."""
+    await credentials.lock_signing_keys(tx)
+    if not await credentials.list_live_signing_keys(tx):
+        await add_signing_key(tx, tx.context.clock.machine_now())
+
+
+async def add_signing_key(tx: Tx, active_from: datetime) -> None:
+    """Make a signing key that signs from this instant on, and announce it; the caller holds `lock_signing_keys`."""
+    private = secrets.token_bytes(32)
+    sealed = _seal(tx, SIGNING_PURPOSE, private)
+    kid = f"k-{secrets.token_hex(8)}"
+    key = credentials.StoredSigningKey(kid, tokens.public_x(private), sealed, active_from, None, 1)
+    await credentials.insert_signing_key(tx, key)
+    await tx.announce(key.fact())
+
+
+async def end_session(tx: Tx, session: Session, reason: str) -> None:
+    """End a locked session and everything it issued; a session that has ended stays as it is."""
+    if session.revoked_at is None:
+        await sessions.update_session_revoked(tx, session.session_id, reason)
+        await void_tokens(tx, f"session:{session.session_id}")
+
+
+async def void_tokens(tx: Tx, subject_key: str) -> None:
+    """Make access tokens about a subject void that were issued up to now; the caller holds the subject's lock."""
+    fact = await sessions.insert_revocation(tx, subject_key, tx.context.clock.machine_now())
+    await tx.announce(fact)
+
+
+async def found_org(tx: Tx, org: Org, user_id: UUID) -> Org:
+    """Keep a new organisation with its creator as Admin, and announce it; raises OrgSlugTaken."""
+    await orgs.insert_org(tx, org)
+    await members.insert_member(tx, org.org_id, user_id, "Admin")
+    await sign_in.update_default_org(tx, user_id, org.org_id)
+    await tx.announce(await orgs.get_org_fact(tx, org))
+    return org
+
+
+async def announce_org(tx: Tx, org: Org) -> Org:
+    """Announce the state of an organisation that changed."""
+    await tx.announce(await orgs.get_org_fact(tx, org))
+    return org
+
+
+def open_mail(tx: Tx, sealed: bytes) -> tuple[str, str]:
+    """Give the recipient and the code of a mail that waits."""
+    content = json.loads(sealing.unseal(settings_of(tx).auth_secret, MAIL_PURPOSE, sealed))
+    return content["to"], content["code"]
+
+
+def _seal(tx: Tx, purpose: str, plain: bytes) -> bytes:
+    nonce = secrets.token_bytes(sealing.NONCE_BYTES)
+    return sealing.seal(settings_of(tx).auth_secret, purpose, nonce, plain)
+
+
+def _digest(tx: Tx, email: str, code: str) -> bytes:
+    key = sealing.derived_key(settings_of(tx).auth_secret, CODE_PURPOSE)
+    return codes.code_digest(key, email, code)

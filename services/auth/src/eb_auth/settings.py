@@ -1,0 +1,70 @@
+"""What the auth service is told beyond the common settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from eb_kit.settings import CommaList, ServiceSettings
+
+LOCAL_SECRET = "local-auth-secret"  # noqa: S105
+
+
+class Settings(ServiceSettings):
+    """Settings of auth; times in seconds."""
+
+    auth_secret: str = Field(
+        LOCAL_SECRET,
+        min_length=16,
+        description="Seals signing keys and mails that wait, and keys the HMAC of sign-in codes.",
+    )
+    rate_limits: Literal["on", "off", "auto"] = Field(
+        "auto", description="Limits of attempts per minute; auto: off in a local run, on elsewhere."
+    )
+    mailbox_dir: Path | None = Field(
+        None, description="Local runs: folder that gets each mail as one .eml file."
+    )
+    mail_from: str = Field("no-reply@event-builder.local", description="Sender of the platform's mails.")
+    smtp_host: str | None = Field(None, description="SMTP server for mails; none: only a mailbox folder.")
+    smtp_port: int = Field(587, description="Port of the SMTP server.")
+    smtp_security: Literal["starttls", "tls", "none"] = Field(
+        "starttls", description="How SMTP is encrypted."
+    )
+    smtp_username: str | None = Field(None, description="SMTP user name; none: without signing in.")
+    smtp_password: str | None = Field(None, description="SMTP password.")
+    trusted_proxies: CommaList = Field(
+        ("127.0.0.1", "::1"), description="Addresses whose X-Forwarded-For names the client; with commas."
+    )
+    session_idle_s: int = Field(
+        14 * 86_400, ge=60, description="A session ends this long after its last use."
+    )
+    session_lifetime_s: int = Field(
+        90 * 86_400, ge=60, description="A session ends this long after it began."
+    )
+    signing_key_days: int = Field(
+        30, ge=1, description="A signing key signs this long before the next one does."
+    )
+    signing_key_lead_s: int = Field(
+        3_600, ge=10, description="A further signing key is announced this long before its first use."
+    )
+
+    @property
+    def has_limits(self) -> bool:
+        """Tell whether attempts are limited."""
+        return self.rate_limits == "on" or (self.rate_limits == "auto" and self.eb_env == "production")
+
+    @model_validator(mode="after")
+    def _production_has_its_own_auth_secret(self) -> Settings:
+        if self.eb_env == "production" and self.auth_secret == LOCAL_SECRET:
+            raise ValueError("EB_AUTH_SECRET must be set in production")
+        return self
+
+    @model_validator(mode="after")
+    def _mail_goes_somewhere(self) -> Settings:
+        if self.eb_env == "production" and (self.smtp_host is None or self.mailbox_dir is not None):
+            raise ValueError("production sends mail through EB_SMTP_HOST; EB_MAILBOX_DIR is for local runs")
+        if self.smtp_host is None and self.mailbox_dir is None:
+            raise ValueError("set EB_MAILBOX_DIR (local) or EB_SMTP_HOST")
+        return self
