@@ -43,6 +43,14 @@ class HttpRefusal(Refusal):
     kind = Kind.MALFORMED
 
 
+class MalformedRequest(HttpRefusal):
+    """No HTTP that could be read: a bad request line, header or method."""
+
+    code = "malformed_request"
+    status = 400
+    title = "The request is not well-formed HTTP."
+
+
 class MethodNotAllowed(HttpRefusal):
     """The path exists, the method doesn't."""
 

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 DOORS = frozenset({"api", "consumers", "jobs"})
+LARGEST_HEADER_BYTES = 64 * 1024
+"""More than the gateway lets through, so that an oversized token is refused by us, as a problem."""
 CONTEXT: web.AppKey[ServiceContext]
 Closer = Callable[[], Awaitable[None]]
 
@@ -156,7 +158,12 @@ class Process:
 
     async def _listen(self, app: web.Application, port: int) -> None:
         runner = web.AppRunner(
-            app, access_log=None, auto_decompress=False, handler_cancellation=False, shutdown_timeout=10
+            app,
+            access_log=None,
+            auto_decompress=False,
+            handler_cancellation=False,
+            shutdown_timeout=10,
+            max_field_size=LARGEST_HEADER_BYTES,
         )
         await runner.setup()
         await web.TCPSite(

@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl
 import structlog
 import zstandard
 from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_urldispatcher import UrlMappingMatchInfo
 from prometheus_client import CONTENT_TYPE_LATEST, Histogram, generate_latest
 from pydantic import BaseModel, ValidationError
@@ -36,6 +37,7 @@ from .problems import (
     BrokenBody,
     ExpectationFailed,
     InternalError,
+    MalformedRequest,
     MethodNotAllowed,
     ParameterInvalid,
     Unavailable,
@@ -61,6 +63,7 @@ __all__ = [
     "Page",
     "Route",
     "Routes",
+    "Runner",
     "View",
     "accepted",
     "admin_app",
@@ -85,6 +88,8 @@ log = structlog.get_logger(__name__)
 
 BODY_DEADLINE_S = 30.0
 REQUEST_DEADLINE_S = 30.0
+LINGER_S = 2.0
+LONGEST_HEADER = 16 * 1024
 MOST_PARAMETERS = 64
 LARGEST_WINDOW = 8 * 1024 * 1024
 DEADLINE: web.RequestKey[asyncio.Timeout] = web.RequestKey("eb_deadline", asyncio.Timeout)
@@ -151,6 +156,54 @@ def make_app(service_name: str, routes: Iterable[Route], context: ServiceContext
     app[CONTEXT] = context
     app.router.register_resource(_Everything(_Edge(service_name, list(routes), context).answer))
     return app
+
+
+class _Protocol(RequestHandler):
+    """aiohttp's connection, but what its HTTP parser refuses is answered as a problem, and not logged."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer was under way already")
+        if status == 400:
+            response = problem(MalformedRequest(), request)
+        else:
+            log.error("request failed outside of the edge", exc_info=exc)
+            response = problem(InternalError(), request)
+        response.force_close()
+        return response
+
+
+class _Server(web.Server):
+    def __call__(self) -> RequestHandler:
+        return _Protocol(self, loop=self._loop, **self._kwargs)
+
+
+class Runner(web.AppRunner):
+    """Runs an application with the kit's limits: bodies stay compressed, headers up to 16 KiB, no access log."""
+
+    def __init__(self, app: web.Application) -> None:
+        super().__init__(
+            app,
+            access_log=None,
+            auto_decompress=False,
+            handler_cancellation=False,
+            shutdown_timeout=10,
+            lingering_time=LINGER_S,
+            max_line_size=LONGEST_HEADER,
+            max_field_size=LONGEST_HEADER,
+        )
+
+    async def _make_server(self) -> web.Server:
+        made = await super()._make_server()
+        return _Server(made.request_handler, request_factory=made.request_factory, **made._kwargs)
 
 
 class _Edge:
