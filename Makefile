@@ -1,0 +1,67 @@
+# The commands of this repository; `make help` lists them.
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run up down clean demo test lint format types check migrate docs bench bench-ingest chaos chaos-smoke \
+	venv venv-dev
+
+help: ## List the commands
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+run: venv ## Start everything, bill a demo group, show the table; Ctrl-C ends it
+	@exec $(BIN)/python -m eb_tools.stack run
+
+up: venv ## The same in the background
+	@$(BIN)/python -m eb_tools.stack up
+
+down: ## End what runs in the background
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m eb_tools.stack down; else echo "nothing runs"; fi
+
+clean: ## End it and forget its data
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m eb_tools.stack clean; else rm -rf .run; fi
+
+demo: venv ## Tell the story request by request against the running stack (started if there is none)
+	@$(BIN)/python -m eb_tools.demo
+
+migrate: venv ## Bring the database of DATABASE_URL (its owner's) to the newest revision
+	@$(BIN)/python -m eb_tools.migrate upgrade head
+
+test: venv-dev ## All tests on a stack of their own, beside a running one
+	@$(BIN)/python -m eb_tools.suite $(ARGS)
+
+lint: venv-dev ## Style, types, import rules, SQL, manifests, drift of generated files
+	@$(BIN)/python -m eb_tools.lint
+
+format: venv-dev ## Format the code
+	@$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format .
+
+types: venv-dev ## Types only
+	@$(BIN)/python -m eb_tools.lint mypy
+
+check: lint test ## What has to pass before a change is kept
+
+docs: venv-dev ## Generate the API documents and schemas again
+	@$(BIN)/python -m eb_tools.lint --write docs
+
+bench: venv-dev ## All benchmarks
+	@$(BIN)/python bench/rating.py
+	@$(BIN)/python -m eb_tools.beside bench/ingest.py
+
+bench-ingest: venv-dev ## Events end to end, with the ceilings of the same run
+	@$(BIN)/python -m eb_tools.beside bench/ingest.py $(ARGS)
+
+chaos: venv-dev ## Kills and hangs, the long form
+	@$(BIN)/python -m eb_tools.suite tests/chaos $(ARGS)
+
+chaos-smoke: venv-dev ## kill -9 of each process while 50,000 events flow
+	@$(BIN)/python -m eb_tools.suite tests/chaos/test_smoke.py $(ARGS)
+
+venv:
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed and $(PYTHON) isn't on the PATH." >&2; exit 1; }
+	@$(PYTHON) tools/bootstrap.py run
+
+venv-dev:
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed and $(PYTHON) isn't on the PATH." >&2; exit 1; }
+	@$(PYTHON) tools/bootstrap.py dev
