@@ -150,3 +150,5 @@ def start_logging(service: str, level: str) -> None:
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     for noisy in ("aiormq", "aio_pika", "aiohttp.access"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # It quotes headers that it couldn't parse, tokens among them; what our own code raises is logged by the kit.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
