@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -43,12 +44,16 @@ async def broker() -> AsyncIterator[PrivateRabbitMQ]:
         async with PrivateRabbitMQ(Path(folder)) as node:
             await topology.apply(node.admin_url, tiers_ms=SHORT_TIERS_MS)
             yield node
+            await node.kill()
 
 
 @pytest.fixture
 async def fresh_bus(broker: PrivateRabbitMQ) -> str:
     """The address of a bus whose queues are empty."""
     async with aiohttp.ClientSession() as http:
-        for queue in topology.queues():
-            await http.delete(f"{broker.admin_url}/api/queues/%2F/{queue}/contents")
+        purges = (
+            http.delete(f"{broker.admin_url}/api/queues/%2F/{queue}/contents") for queue in topology.queues()
+        )
+        for answer in await asyncio.gather(*purges):
+            answer.release()
     return broker.amqp_url

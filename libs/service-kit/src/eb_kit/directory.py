@@ -188,9 +188,8 @@ class Directory:
         loop = asyncio.get_running_loop()
         until = loop.time() + WAIT_S
         while loop.time() < until:
-            await self._read_one(entity, entity_id)
-            if (found := look()) is not None:
-                return found
+            if await self._read_one(entity, entity_id):
+                return look()
             await asyncio.sleep(POLL_S)
         return None
 
@@ -200,9 +199,9 @@ class Directory:
         has_room = sum(self._waiting.values()) < MOST_WAITING
         return is_young and has_room and self._waiting.get(waiter, 0) < MOST_WAITING_EACH
 
-    async def _read_one(self, entity: str, entity_id: str) -> None:
+    async def _read_one(self, entity: str, entity_id: str) -> bool:
         if self._pool is None:
-            return
+            return False
         row = await self._pool.fetchrow(
             "SELECT entity, entity_id, is_deleted, body FROM known WHERE entity = $1 AND entity_id = $2",
             entity,
@@ -210,6 +209,7 @@ class Directory:
         )
         if row is not None:
             self._take(row)
+        return row is not None
 
 
 _TAKERS = {
