@@ -493,7 +493,7 @@ async def test_answers_while_draining_close_the_connection(door: Door) -> None:
         "kind=%ff",
         "kind=%00",
         "limit=1e1",
-        "limit=１",
+        "limit=%EF%BC%91",
     ],
 )
 async def test_bad_query_parameters_answer_400(door: Door, query: str) -> None:
