@@ -25,6 +25,8 @@ WEATHER = (
 """What a working statement can meet on a bad day: worth trying again, never the caller's fault."""
 
 STATEMENT_TIMEOUT_S = 5
+JSONB_VERSION = b"\x01"
+"""The first byte of jsonb on the wire; COPY takes the binary form only."""
 IDLE_TIMEOUT_S = 6
 
 
@@ -45,7 +47,13 @@ def read_json(text: str) -> Any:
 
 
 async def _prepare(connection: asyncpg.Connection[Any]) -> None:
-    await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=write_json, decoder=read_json)
+    await connection.set_type_codec(
+        "jsonb",
+        schema="pg_catalog",
+        format="binary",
+        encoder=lambda value: JSONB_VERSION + write_json(value).encode(),
+        decoder=lambda data: read_json(data[1:].decode()),
+    )
 
 
 async def open_pool(dsn: str, size: int) -> asyncpg.Pool[Any]:
