@@ -14,7 +14,7 @@ from .domain.payers import ParentLinks
 handlers = Handlers()
 
 
-@handlers.consumes(ChargePriced, queue="charges")
+@handlers.consumes(ChargePriced, queue="charges", max_weight=5_000)
 async def post_priced_charges(tx: Tx, messages: list[ChargePriced]) -> None:
     """Post every charge of the take once.
 

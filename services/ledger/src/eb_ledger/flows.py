@@ -28,7 +28,6 @@ from .store import accounts, lookups, parked, posting
 
 log = structlog.get_logger(__name__)
 
-MOST_TRACES = 64
 MOST_IN_MESSAGE = 1000
 MONTHS_AHEAD = 12
 
@@ -159,8 +158,6 @@ def _tell(tx: Tx, offers: Offers, entries: list[Entry]) -> None:
     ]
     for start in range(0, len(posted), MOST_IN_MESSAGE):
         tx.publish(EntriesPosted(entries=tuple(posted[start : start + MOST_IN_MESSAGE])))
-    traces = {trace for offer in offers.values() for trace in offer.charge.trace_ids}
-    log.info("entries posted", lines=len(entries), trace_ids=sorted(traces)[:MOST_TRACES])
 
 
 async def post_parked(tx: Tx, limit: int) -> int:
