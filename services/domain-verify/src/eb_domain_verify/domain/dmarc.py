@@ -21,6 +21,18 @@ WALK_LABELS = 7
 
 
 @dataclass(frozen=True, slots=True)
+class Record:
+    """A readable DMARC record: its tags in small letters, and the text as published."""
+
+    tags: dict[str, str]
+    text: str
+
+    def tag(self, name: str, otherwise: str = "") -> str:
+        """Give a tag's value."""
+        return self.tags.get(name, otherwise)
+
+
+@dataclass(frozen=True, slots=True)
 class DmarcPolicy:
     """What applies to a From domain; `record` is the TXT it was read from, None if there is none."""
 
@@ -48,12 +60,12 @@ def read_policy(domain: str, answers: Answers, suffixes: Suffixes) -> DmarcPolic
     walk = walk_names(domain, suffixes)
     require(answers, [f"_dmarc.{name}" for name in walk])
     records = {name: _record(texts_at(answers, f"_dmarc.{name}")) for name in walk}
-    found = {name: tags for name, tags in records.items() if tags is not None}
+    found = {name: record for name, record in records.items() if record is not None}
     organizational = _organizational(domain, found, suffixes)
-    tags = found.get(domain) or found.get(organizational)
-    if tags is None:
+    record = found.get(domain) or found.get(organizational)
+    if record is None:
         return DmarcPolicy(organizational, "relaxed", "none", None)
-    return DmarcPolicy(organizational, MODES[tags.get("adkim", "r")], tags.get("p", "none"), _text(tags))
+    return DmarcPolicy(organizational, MODES[record.tag("adkim", "r")], record.tag("p", "none"), record.text)
 
 
 def walk_names(domain: str, suffixes: Suffixes) -> list[str]:
@@ -65,23 +77,23 @@ def walk_names(domain: str, suffixes: Suffixes) -> list[str]:
     return names
 
 
-def _organizational(domain: str, found: dict[str, dict[str, str]], suffixes: Suffixes) -> str:
+def _organizational(domain: str, found: dict[str, Record], suffixes: Suffixes) -> str:
     """Give the longer of the suffix list's answer and the tree walk's."""
     listed = suffixes.organizational(domain) or domain
     return max(_walked(domain, found) or listed, listed, key=len)
 
 
-def _walked(domain: str, found: dict[str, dict[str, str]]) -> str | None:
+def _walked(domain: str, found: dict[str, Record]) -> str | None:
     """Give the tree walk's organizational domain; `found` is in walking order. None without a record."""
-    for name, tags in found.items():
-        if tags.get("psd") == "n":
+    for name, record in found.items():
+        if record.tag("psd") == "n":
             return name
-        if tags.get("psd") == "y" and name != domain:
+        if record.tag("psd") == "y" and name != domain:
             return above(domain)[above(domain).index(name) - 1]
     return min(found, key=len, default=None)
 
 
-def _record(texts: tuple[bytes, ...]) -> dict[str, str] | None:
+def _record(texts: tuple[bytes, ...]) -> Record | None:
     """Read the DMARC record among the TXT records of one name; None if there is none."""
     candidates = [text for text in texts if _is_dmarc(text)]
     if not candidates:
@@ -97,15 +109,13 @@ def _is_dmarc(text: bytes) -> bool:
     return name.strip() == b"v" and value.strip() == b"DMARC1"
 
 
-def _readable(text: bytes) -> dict[str, str]:
+def _readable(text: bytes) -> Record:
     try:
-        tags = {name.lower(): value.lower() for name, value in read_tags(text).items()}
-    except TagListError:
+        record = Record(
+            {name.lower(): value.lower() for name, value in read_tags(text).items()}, text.decode()
+        )
+    except (TagListError, UnicodeDecodeError):
         raise Refused(Reason.DMARC_UNREADABLE) from None
-    if tags.get("p", "none") not in POLICIES or tags.get("adkim", "r") not in MODES:
+    if record.tag("p", "none") not in POLICIES or record.tag("adkim", "r") not in MODES:
         raise Refused(Reason.DMARC_UNREADABLE)
-    return tags
-
-
-def _text(tags: dict[str, str]) -> str:
-    return "; ".join(f"{name}={value}" for name, value in tags.items())
+    return record
