@@ -218,7 +218,7 @@ def _count(value: object) -> object:
 class Page(Input):
     """The query of a list; lists with filters subclass it."""
 
-    limit: Annotated[int, BeforeValidator(_count), Field(strict=True, ge=1, le=200)] = 50
+    limit: Annotated[int, Field(strict=True, ge=1, le=200), BeforeValidator(_count)] = 50
     cursor: Annotated[str, Text(1, 2000)] | None = None
 
 

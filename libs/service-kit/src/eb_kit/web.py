@@ -24,7 +24,7 @@ from pydantic import BaseModel, ValidationError
 from eb_contracts.errors import Fault, NotFound, Refusal
 from eb_contracts.ids import new_id
 
-from . import idempotency, strictjson
+from . import browse, idempotency, strictjson
 from .access import Authenticator, authenticate
 from .db import WEATHER
 from .inputs import Input, Page, View, faults_of, validate
@@ -151,10 +151,14 @@ async def _meet_expectation(request: web.Request) -> web.StreamResponse | None:
 
 
 def make_app(service_name: str, routes: Iterable[Route], context: ServiceContext) -> web.Application:
-    """Make the web application of a service; KeyError where a route has no row in the policy table."""
+    """Make the web application of a service; KeyError where a route has no row in the policy table.
+
+    Every service also shows the documents of the API, unless the settings say no.
+    """
     app = web.Application()
     app[CONTEXT] = context
-    app.router.register_resource(_Everything(_Edge(service_name, list(routes), context).answer))
+    shown = [*routes, *(browse.routes if context.settings.docs_enabled else ())]
+    app.router.register_resource(_Everything(_Edge(service_name, shown, context).answer))
     return app
 
 
