@@ -38,7 +38,7 @@ format: venv-dev ## Format the code
 	@$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format .
 
 types: venv-dev ## Types only
-	@$(BIN)/python -m eb_tools.lint mypy
+	@$(BIN)/python -m eb_tools.lint types
 
 check: lint test ## What has to pass before a change is kept
 

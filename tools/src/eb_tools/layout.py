@@ -52,6 +52,16 @@ class Layout:
         return self.folder / "credentials.json"
 
     @property
+    def facts(self) -> Path:
+        """Give the file that says where the parts are, with the owner's DSN: for tests and tools."""
+        return self.folder / "stack.json"
+
+    @property
+    def mail_key(self) -> Path:
+        """Give the file of the key that signs the demo's mails."""
+        return self.folder / "mail-key.pem"
+
+    @property
     def clock(self) -> Path:
         """Give the file of the clock's offset."""
         return self.folder / "clock"

@@ -12,14 +12,16 @@ from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import aiohttp
-import asyncpg
 
 from eb_kit import topology
 from eb_tools import migrate, services
 from eb_tools.debian import find_programs
+from eb_tools.files import write_json
 from eb_tools.haproxy import Gateway, plain_config
 from eb_tools.layout import Layout, Say, choose_ports, load_secrets
+from eb_tools.ports import HOST
 from eb_tools.postgres import PrivatePostgres
+from eb_tools.prepare import set_role_passwords
 from eb_tools.processes import Child, Command
 from eb_tools.rabbitmq import PrivateRabbitMQ
 from eb_tools.services import ServiceUnit, role_of
@@ -27,7 +29,7 @@ from eb_tools.trouble import Trouble
 
 READY_TIMEOUT_S = 90
 STARTS_TRIED = 3
-SECRETS = ("postgres", "rabbitmq", "cursor", "inbound_raw", "email_submit", *services.NAMES)
+SECRETS = ("postgres", "rabbitmq", "cursor", "auth_seal", "inbound_raw", "email_submit", *services.NAMES)
 
 StartUnit = Callable[[str, Any], Coroutine[Any, Any, None]]
 
@@ -59,6 +61,7 @@ class Start:
         self.given = Given.read(os.environ)
         self.ports = choose_ports(layout, say)
         self.secrets = load_secrets(layout, SECRETS)
+        self._passwords = {name: self.secrets[name] for name in services.NAMES}
         self.owner_dsn = self.given.database_url or ""
         self.amqp_url = self.given.amqp_url or ""
         self.admin_url = self.given.admin_url or ""
@@ -67,6 +70,7 @@ class Start:
         """Bring everything up and wait until it is ready."""
         await asyncio.to_thread(find_programs, self.say)
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._name_server())
             group.create_task(self._database())
             group.create_task(self._broker())
         units = [
@@ -89,7 +93,15 @@ class Start:
             self.owner_dsn = server.owner_dsn()
             self.say(f"PostgreSQL is up on port {server.port}")
         await self._migrate()
-        await self._set_passwords()
+        await set_role_passwords(self.owner_dsn, self._passwords)
+
+    async def _name_server(self) -> None:
+        """Serve the zone of the demo's mail domains, in this process."""
+        from eb_tools.mail_demo import DnsServer, demo_zone, load_key
+
+        key = await asyncio.to_thread(load_key, self.layout.mail_key)
+        self._dns = DnsServer(demo_zone(key), self.ports["dns"])
+        await self._dns.start()
 
     async def _migrate(self) -> None:
         if await migrate.current_revision(self.owner_dsn) == migrate.head_revision():
@@ -102,14 +114,6 @@ class Start:
             raise Trouble(f"The database can't be migrated. The end of {child.log}:\n{child.last_lines()}")
         self.say("the database is migrated")
 
-    async def _set_passwords(self) -> None:
-        connection = await asyncpg.connect(self.owner_dsn)
-        try:
-            for name in services.NAMES:
-                await connection.execute(f"ALTER ROLE {role_of(name)} PASSWORD '{self.secrets[name]}'")
-        finally:
-            await connection.close()
-
     async def _broker(self) -> None:
         """Start RabbitMQ unless one is given, and bring it to the topology."""
         if not self.amqp_url:
@@ -120,13 +124,28 @@ class Start:
             self.amqp_url, self.admin_url = node.amqp_url, node.admin_url
             self.say(f"RabbitMQ is up on port {node.ports.amqp}, its pages on {node.ports.management}")
         vhost = urlsplit(self.amqp_url).path.lstrip("/") or "/"
-        passwords = {name: self.secrets[name] for name in services.NAMES}
-        await topology.apply(self.admin_url, vhost, passwords)
+        await topology.apply(self.admin_url, vhost, self._passwords)
         self.say("exchanges, queues and users are there")
 
     async def _gateway(self) -> None:
         config = plain_config(self.ports["gateway"], {name: self.ports[name] for name in services.NAMES})
         await self.start_unit("gateway", Gateway(self.layout.folder / "gateway", config))
+
+    def _write_facts(self) -> None:
+        """Say where everything is, for tests and tools of this machine (0600)."""
+        write_json(
+            self.layout.facts,
+            {
+                "owner_dsn": self.owner_dsn,
+                "amqp_url": self.amqp_url,
+                "rabbitmq_admin_url": self.admin_url,
+                "gateway_url": self.ports.gateway_url,
+                "ports": self.ports.numbers,
+                "dsns": {
+                    name: _as(self.owner_dsn, role_of(name), self.secrets[name]) for name in services.NAMES
+                },
+            },
+        )
 
     def _env(self, name: str) -> dict[str, str]:
         """Give a service its settings."""
@@ -139,7 +158,11 @@ class Start:
             "EB_CURSOR_SECRET": self.secrets["cursor"],
             "EB_RATE_LIMITS": os.environ.get("EB_RATE_LIMITS", "off"),
             "EB_LOG_LEVEL": os.environ.get("EB_LOG_LEVEL", "info"),
-            "EB_MAIL_DIR": str(self.layout.mail),
+            "EB_AUTH_SECRET": self.secrets["auth_seal"],
+            "EB_MAILBOX_DIR": str(self.layout.mail),
+            "DNS_SERVERS": f"{HOST}:{self.ports['dns']}",
+            "EB_INBOUND_RAW_SECRET": self.secrets["inbound_raw"],
+            "EB_EMAIL_SUBMIT_SECRET": self.secrets["email_submit"],
         }
 
     async def _until_ready(self, units: list[ServiceUnit]) -> None:

@@ -1,0 +1,195 @@
+"""`make lint`: every check that needs no running stack; all of them run, then the exit status says whether all passed.
+
+`python -m eb_tools.lint NAME…` runs some; `--write docs` generates the documents that the drift checks compare.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from eb_tools.paths import repository
+
+ROOT = repository()
+BIN = Path(sys.executable).parent
+FOUNDING = "20250920_06"
+"""The revisions up to this one make the tables of an empty database; later ones meet data and traffic."""
+
+FOUNDING_EXCEPTIONS = {
+    "ban-char-field": "a currency is a code of exactly three letters, as the data model has it",
+    "prefer-bigint-over-int": "small bounded counts (versions, depths, attempts)",
+    "prefer-bigint-over-smallint": "the outbox lane, one of 16, and percentages",
+    "prefer-text-field": "column types of the data model",
+    "prefer-robust-stmts": "each revision is one transaction: it is done or it isn't",
+    "adding-foreign-key-constraint": "the table is new or empty",
+    "constraint-missing-not-valid": "the table is new or empty",
+    "disallowed-unique-constraint": "the table is new or empty",
+    "adding-serial-primary-key-field": "the table is new or empty",
+    "require-concurrent-index-creation": "the table is new or empty",
+    "ban-drop-not-null": "only widens what may be stored",
+    "ban-drop-constraint": "replaced by a wider one in the same transaction",
+    "require-lock-timeout": "alembic's connection sets it",
+    "require-statement-timeout": "alembic's connection sets it",
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a check said; no text and status 0 is best."""
+
+    status: int
+    text: str
+
+
+def command(*argv: str, **env: str) -> Outcome:
+    """Run one program of the venv in the repository's root."""
+    program = str(BIN / argv[0]) if (BIN / argv[0]).exists() else argv[0]
+    done = subprocess.run(
+        [program, *argv[1:]], cwd=ROOT, env={**os.environ, "NO_COLOR": "1", **env}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    return Outcome(done.returncode, (done.stdout + done.stderr).strip())
+
+
+def style() -> Outcome:
+    """Ruff's rules."""
+    return command("ruff", "check", "--output-format", "concise", ".")
+
+
+def formatting() -> Outcome:
+    """Ruff's format."""
+    return command("ruff", "format", "--check", ".")
+
+
+def types() -> Outcome:
+    """Mypy, strict, over all packages."""
+    sources = [str(path.relative_to(ROOT)) for path in ROOT.glob("*/*/src")] + [
+        "tools/src",
+        "tools/bootstrap.py",
+    ]
+    return command("mypy", "--no-error-summary", *sorted(sources))
+
+
+def imports() -> Outcome:
+    """The import rules of pyproject.toml."""
+    return command("lint-imports", "--no-logo")
+
+
+def house() -> Outcome:
+    """Rules about the tree that no linter knows: SQL in its place, lengths, rooms, words."""
+    return command("python", "-m", "pytest", "-q", "--no-header", "tools/tests/test_house.py")
+
+
+def migrations() -> Outcome:
+    """Squawk over the SQL of the migrations; the founding ones with the exceptions named here."""
+    excluded = ",".join(FOUNDING_EXCEPTIONS)
+    founding = _squawk(FOUNDING, f"--exclude={excluded}")
+    later = _squawk(f"{FOUNDING}:head")
+    return Outcome(founding.status | later.status, f"{founding.text}\n{later.text}".strip())
+
+
+def _squawk(revisions: str, *options: str) -> Outcome:
+    alembic = ("python", "-m", "alembic", "-c", "migrations/alembic.ini", "upgrade", revisions, "--sql")
+    sql = subprocess.run(
+        [str(BIN / alembic[0]), *alembic[1:]], cwd=ROOT, capture_output=True, text=True, check=False,
+        env={**os.environ, "DATABASE_URL": "postgresql://nobody@localhost/none"},
+    )  # fmt: skip
+    if sql.returncode != 0:
+        return Outcome(sql.returncode, sql.stderr)
+    with tempfile.NamedTemporaryFile("w", suffix=".sql") as file:
+        file.write(sql.stdout)
+        file.flush()
+        return _only_failures(command("squawk", "--reporter", "gcc", *options, file.name))
+
+
+def compose() -> Outcome:
+    """The compose file against its schema, and the Dockerfile."""
+    schema = command("check-jsonschema", "--builtin-schema", "vendor.compose-spec", "deploy/compose.yml")
+    docker = command("hadolint", "deploy/Dockerfile")
+    return _only_failures(
+        Outcome(
+            schema.status | docker.status, f"{schema.text if schema.status else ''}\n{docker.text}".strip()
+        )
+    )
+
+
+def kubernetes() -> Outcome:
+    """Every manifest against the Kubernetes API, and the list of resources against the folder."""
+    from eb_tools.manifests import problems_of_base
+
+    files = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "deploy/k8s/base").glob("*.yaml"))
+    files = [name for name in files if not name.endswith("kustomization.yaml")]
+    schema = _only_failures(command("kubernetes-validate", "--strict", "--quiet", *files))
+    problems = problems_of_base(ROOT / "deploy/k8s/base")
+    return Outcome(schema.status or bool(problems), "\n".join([schema.text, *problems]).strip())
+
+
+def contracts() -> Outcome:
+    """The committed AsyncAPI document and schemas are those of the code."""
+    return _only_failures(command("python", "-m", "eb_tools.contracts_docs", "--check"))
+
+
+def openapi() -> Outcome:
+    """The committed OpenAPI document is that of the code."""
+    return _only_failures(command("python", "-m", "eb_tools.openapi_docs", "--check"))
+
+
+def _only_failures(outcome: Outcome) -> Outcome:
+    """Drop what a passing program says."""
+    return outcome if outcome.status else Outcome(0, "")
+
+
+CHECKS: dict[str, Callable[[], Outcome]] = {
+    "types": types,
+    "style": style,
+    "formatting": formatting,
+    "imports": imports,
+    "house": house,
+    "migrations": migrations,
+    "compose": compose,
+    "kubernetes": kubernetes,
+    "contracts": contracts,
+    "openapi": openapi,
+}
+WRITERS = (("eb_tools.contracts_docs", "--write"), ("eb_tools.openapi_docs", "--write"))
+
+
+def write_docs() -> int:
+    """Generate the committed documents again."""
+    outcomes = [command("python", "-m", *writer) for writer in WRITERS]
+    print("\n".join(outcome.text for outcome in outcomes))
+    return max(outcome.status for outcome in outcomes)
+
+
+def check(name: str) -> int:
+    """Run one check and say how it went; give its status."""
+    began = time.monotonic()
+    outcome = CHECKS[name]()
+    verdict = "failed" if outcome.status else "ok"
+    details = f"\n{outcome.text}" if outcome.text and outcome.status else ""
+    print(f"{name:12} {verdict:6} {time.monotonic() - began:5.1f} s{details}", flush=True)
+    return int(outcome.status)
+
+
+def main() -> int:
+    """Run the named checks, or all."""
+    arguments = sys.argv[1:]
+    if arguments == ["--write", "docs"]:
+        return write_docs()
+    unknown = [name for name in arguments if name not in CHECKS]
+    if unknown:
+        print(f"No check is called {unknown[0]}; there are {', '.join(CHECKS)}.", file=sys.stderr)
+        return 2
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 2) as pool:
+        return int(any(pool.map(check, arguments or CHECKS)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

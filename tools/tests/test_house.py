@@ -1,0 +1,134 @@
+"""Rules about the tree that no linter knows. Each finder is also shown something wrong, so that it can fail."""
+
+from __future__ import annotations
+
+import ast
+import re
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SERVICES = sorted(path for path in ROOT.glob("services/*/src/eb_*") if path.is_dir())
+ROOMS = {
+    "__init__", "__main__", "app", "settings", "api", "consumers", "jobs", "store", "tables", "domain", "flows",
+    "outside", "py.typed", "__pycache__",
+}  # fmt: skip
+SQL = re.compile(
+    r"\s*(SELECT\s|INSERT\s+INTO\s|UPDATE\s+\w+(\s+\w+)?\s+SET\s|DELETE\s+FROM\s|WITH\s+\w+(\s*\([^)]*\))?\s+AS\s*\("
+    r"|CREATE\s+(TABLE|INDEX)|ALTER\s+TABLE|TRUNCATE\s)"
+)
+DATABASE_CLOCK = re.compile(
+    r"\b(now|clock_timestamp|statement_timestamp|transaction_timestamp)\(\)"
+    r"|\b(CURRENT_TIMESTAMP|CURRENT_DATE|LOCALTIMESTAMP)\b",
+    re.IGNORECASE,
+)
+WORDS = {"README.md": 500, "ARCHITECTURE.md": 900}
+MEDIAN_LINES, P90_LINES, MOST_LINES = 8, 25, 40
+
+
+def sources(*patterns: str) -> list[Path]:
+    found = (path for pattern in patterns for path in ROOT.glob(pattern))
+    return sorted(path for path in found if "tests" not in path.parts and "__pycache__" not in path.parts)
+
+
+def texts_of(source: str) -> Iterator[tuple[int, str]]:
+    """Give each string of a module with its line, docstrings left out."""
+    tree = ast.parse(source)
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, documented) and node.body and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield node.lineno, node.value
+
+
+def places(paths: list[Path], pattern: re.Pattern[str]) -> list[str]:
+    """Name where a string begins like the pattern (SQL) or holds it (the clock)."""
+    look = pattern.match if pattern is SQL else pattern.search
+    return [
+        f"{path.relative_to(ROOT)}:{line}"
+        for path in paths
+        for line, text in texts_of(path.read_text())
+        if look(text)
+    ]
+
+
+def function_lengths(source: str) -> dict[str, int]:
+    """Give the lines of each function, from `def` to its end."""
+    return {
+        f"{node.name}:{node.lineno}": (node.end_lineno or node.lineno) - node.lineno + 1
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+
+
+def swallows(source: str) -> list[int]:
+    """Give the lines of handlers that take any exception."""
+    return [
+        node.lineno
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.ExceptHandler)
+        and (
+            node.type is None
+            or (isinstance(node.type, ast.Name) and node.type.id in ("Exception", "BaseException"))
+        )
+        and not any(isinstance(inner, ast.Raise) for inner in ast.walk(node))
+    ]
+
+
+def test_sql_is_in_the_store_only() -> None:
+    doors = [path for path in sources("services/*/src/**/*.py") if "store" not in path.with_suffix("").parts]
+    assert places(doors, SQL) == []
+
+
+def test_the_database_is_never_asked_for_the_time() -> None:
+    assert (
+        places(sources("services/*/src/**/*.py", "libs/*/src/**/*.py", "migrations/**/*.py"), DATABASE_CLOCK)
+        == []
+    )
+
+
+def test_nothing_swallows_every_exception() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{line}"
+        for path in sources("services/*/src/**/*.py", "libs/*/src/**/*.py")
+        for line in swallows(path.read_text())
+    ]
+    assert found == []
+
+
+def test_functions_are_short() -> None:
+    lengths = {
+        f"{path.relative_to(ROOT)}:{name}": lines
+        for path in sources("services/**/*.py", "libs/**/*.py", "tools/**/*.py", "migrations/*.py")
+        for name, lines in function_lengths(path.read_text()).items()
+    }
+    assert statistics.median(lengths.values()) <= MEDIAN_LINES
+    assert statistics.quantiles(lengths.values(), n=10)[-1] <= P90_LINES
+    assert {name: lines for name, lines in lengths.items() if lines > MOST_LINES} == {}
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.name)
+def test_a_service_has_the_usual_rooms_only(service: Path) -> None:
+    assert {path.stem if path.suffix == ".py" else path.name for path in service.iterdir()} <= ROOMS
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_documents_stay_short(name: str) -> None:
+    assert len((ROOT / name).read_text().split()) <= WORDS[name]
+
+
+def test_the_finders_find() -> None:
+    strings = "def f():\n    '''SELECT is a word.'''\n    a = 'SELECT 1'\n    b = f'UPDATE t SET x = now()'\n"
+    found = list(texts_of(strings))
+    assert [line for line, text in found if SQL.match(text)] == [3, 4]
+    assert [line for line, text in found if DATABASE_CLOCK.search(text)] == [4]
+    assert function_lengths(strings) == {"f:1": 4}
+    assert swallows("try:\n    pass\nexcept Exception:\n    pass\n") == [3]
+    assert swallows("try:\n    pass\nexcept BaseException:\n    raise\n") == []
