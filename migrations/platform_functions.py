@@ -80,7 +80,8 @@ BEGIN
         RETURN false;
     END IF;
     PERFORM pg_advisory_xact_lock(hashtextextended(p_schema || '.' || p_table, 0));
-    IF to_regclass(format('%I.%I', p_schema, p_name)) IS NOT NULL THEN
+    -- to_regclass would answer from before the wait: an advisory lock doesn't refresh the name cache
+    IF EXISTS (SELECT 1 FROM pg_class c WHERE c.relname = p_name AND c.relnamespace = p_schema::regnamespace) THEN
         RETURN false;
     END IF;
     EXECUTE format('CREATE TABLE %1$I.%2$I (LIKE %1$I.%3$I INCLUDING DEFAULTS INCLUDING CONSTRAINTS'
