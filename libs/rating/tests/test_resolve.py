@@ -8,12 +8,12 @@ from uuid import UUID
 
 from eb_rating.resolve import (
     OrgTerms,
-    hash_at,
     month_start,
     org_terms_from_plain,
     period_of,
     price_terms,
     retail_from_plain,
+    steps_between,
     steps_of,
 )
 
@@ -38,14 +38,17 @@ def assigned(since: str, zone: str = SYDNEY, **hashes: str) -> dict[str, Any]:
 
 
 def terms_of(*assignments: dict[str, Any]) -> OrgTerms:
-    org_terms = org_terms_from_plain(assignments)
-    assert org_terms is not None
-    return org_terms
+    return org_terms_from_plain(assignments)
 
 
 def hash_for(org_terms: OrgTerms, period: str, sku: str = "sms", **retail: Any) -> str | None:
     found = price_terms(org_terms, {"AUD/AU": retail_from_plain(retail.get("steps", []))}, sku, period)
     return found and found.terms_hash
+
+
+def hash_at(steps: tuple[tuple[datetime, str], ...], instant: datetime) -> str:
+    ((_, terms_hash),) = steps_between(steps, instant, instant)
+    return terms_hash
 
 
 SYDNEY_NOVEMBER, SYDNEY_DECEMBER = "2025-10-31T13:00", "2025-11-30T13:00"

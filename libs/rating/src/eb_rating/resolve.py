@@ -55,10 +55,11 @@ class OrgTerms:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The hash of the terms of a SKU, and the assignment that led to it."""
+    """The hash of the terms of a SKU, and the assignment that led to it; `retail_key` where retail did."""
 
     terms_hash: str
     assigned: AssignedTerms
+    retail_key: str | None
 
 
 def _effective_at(step: AssignedTerms | RetailStep) -> datetime:
@@ -77,17 +78,23 @@ def month_start(period: str, zone: tzinfo) -> datetime:
     return datetime(int(year), int(month), 1, tzinfo=zone).astimezone(UTC)
 
 
+def month_after(period: str) -> str:
+    """Give the next calendar month."""
+    year, month = map(int, period.split("-"))
+    return f"{year + month // 12:04d}-{month % 12 + 1:02d}"
+
+
 def period_of(org_terms: OrgTerms, instant: datetime) -> str:
     """Give the billing period of an instant: its month in the zone in force then."""
     return month_in(instant, org_terms.at(instant).zone)
 
 
-def org_terms_from_plain(assignments: Sequence[Mapping[str, Any]]) -> OrgTerms | None:
-    """Read an organisation's assignments (the members of the announced fact); None if there is none."""
+def org_terms_from_plain(assignments: Sequence[Mapping[str, Any]]) -> OrgTerms:
+    """Read an organisation's assignments (the members of the announced fact); there is at least one."""
     assigned: list[AssignedTerms] = []
     for plain in sorted(assignments, key=lambda one: _instant(one["effective_at"])):
         assigned.append(_assigned(plain, assigned[-1] if assigned else None))
-    return OrgTerms(tuple(assigned)) if assigned else None
+    return OrgTerms(tuple(assigned))
 
 
 def _assigned(plain: Mapping[str, Any], before: AssignedTerms | None) -> AssignedTerms:
@@ -127,9 +134,11 @@ def price_terms(org_terms: OrgTerms, retail: Retail, sku: str, period: str) -> F
     name the SKU leaves it to the one before. Rule: docs/rules/pricing.md, Which terms hold.
     """
     for assigned in _touching(org_terms, period):
-        terms_hash = assigned.hashes.get(sku) or _retail_hash(assigned, retail, sku, period)
+        if sku in assigned.hashes:
+            return Found(assigned.hashes[sku], assigned, None)
+        terms_hash = _retail_hash(assigned, retail, sku, period)
         if terms_hash is not None:
-            return Found(terms_hash, assigned)
+            return Found(terms_hash, assigned, assigned.retail_key)
     return None
 
 
@@ -177,7 +186,12 @@ def _steps_within(
             yield max(step.effective_at, assigned.effective_at), step.hashes[sku]
 
 
-def hash_at(steps: Sequence[tuple[datetime, str]], instant: datetime) -> str:
-    """Give the hash in force at an instant; before the first, the first. `steps` isn't empty."""
-    after = bisect_right(steps, instant, key=lambda step: step[0])
-    return steps[max(after - 1, 0)][1]
+def steps_between(
+    steps: Sequence[tuple[datetime, str]], start: datetime, end: datetime
+) -> Sequence[tuple[datetime, str]]:
+    """Give the steps that are in force somewhere in `[start, end]`; at least one."""
+    return steps[_place(steps, start) : _place(steps, end) + 1]
+
+
+def _place(steps: Sequence[tuple[datetime, str]], instant: datetime) -> int:
+    return max(bisect_right(steps, instant, key=lambda step: step[0]) - 1, 0)

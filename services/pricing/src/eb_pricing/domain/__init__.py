@@ -1,0 +1,1 @@
+"""Pricing's rules, without I/O: counters and the charges that move them, and how a charge is explained."""

@@ -1,0 +1,245 @@
+"""Rating usage and re-rating counters: the steps that the bus door and the sweep share.
+
+Locks are taken in this order: the facts of prices (shared), counters by key. Rule: docs/rules/pricing.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import structlog
+from prometheus_client import Counter as Total
+
+from eb_contracts.ids import partition_of
+from eb_contracts.metering import UsageRecord
+from eb_contracts.pricing import Charge, ChargePriced
+from eb_kit.tx import Tx
+from eb_rating.prices import OrgPrices, PriceBook, Priced, TermsMissing
+
+from . import store
+from .domain.counters import Counter, CounterKey, Rated, adjust, needs_new_taxes, rate_usage
+from .domain.waiting import Waiting
+
+log = structlog.get_logger(__name__)
+
+MOST_IN_MESSAGE = 1000
+CHARGES = Total("eb_pricing_charges_total", "Charges made, by kind.", ["kind"])
+UNRATED = Total("eb_pricing_unrated_total", "Usage records parked for want of terms.")
+
+
+class Work(NamedTuple):
+    """Usage that can be rated, with what prices it, and usage that waits."""
+
+    rateable: list[tuple[UsageRecord, Priced]]
+    waiting: list[Waiting]
+
+
+async def rate_records(tx: Tx, records: Sequence[UsageRecord]) -> list[Waiting]:
+    """Charge each usage record once; park what nothing prices, and give it.
+
+    A constant number of statements, whatever the number of records.
+    """
+    await store.lock_terms_shared(tx)
+    work = await sort_out(tx, _distinct(records))
+    if work.waiting:
+        await _park(tx, work.waiting)
+    if work.rateable:
+        await _rate(tx, work.rateable)
+    return work.waiting
+
+
+def _distinct(records: Iterable[UsageRecord]) -> list[UsageRecord]:
+    return list({record.usage_id: record for record in records}.values())
+
+
+async def sort_out(tx: Tx, records: Sequence[UsageRecord]) -> Work:
+    """Find what prices each record; the facts must be locked."""
+    prices = await read_prices(tx, {record.org_id for record in records})
+    work = _sorted_out(prices, records)
+    if missing := {terms_hash for one in work.waiting for terms_hash in one.hashes}:
+        await _learn_terms(tx, missing)
+        work = _sorted_out(prices, records)
+    return work
+
+
+def _sorted_out(prices_by_org: Mapping[UUID, OrgPrices], records: Sequence[UsageRecord]) -> Work:
+    work = Work([], [])
+    for record in records:
+        prices = prices_by_org.get(record.org_id)
+        priced = prices and prices.priced(record.sku, prices.period_of(record.minute))
+        if isinstance(priced, Priced):
+            work.rateable.append((record, priced))
+        else:
+            work.waiting.append(Waiting(record, priced.hashes if isinstance(priced, TermsMissing) else ()))
+    return work
+
+
+def _book(tx: Tx) -> PriceBook:
+    book: PriceBook = tx.context.extras.setdefault("price_book", PriceBook())
+    return book
+
+
+async def read_prices(tx: Tx, org_ids: set[UUID]) -> dict[UUID, OrgPrices]:
+    """Give organisations' prices by the facts as they are; those without assignments are left out.
+
+    The facts must be locked: then their versions stay, and it is safe that other takes of this process
+    tell the same book.
+    """
+    book = _book(tx)
+    orgs, retail = await store.list_terms_versions(tx, org_ids)
+    while not book.is_retail_current(retail):
+        book.learn_retail(_assignments(await store.list_facts(tx, "retail_terms")))
+    while outdated := book.outdated_orgs(orgs):
+        book.learn_orgs(_assignments(await store.list_facts(tx, "org_terms", outdated)))
+    return {UUID(org_id): prices for org_id, prices in book.prices_of(orgs).items()}
+
+
+def _assignments(
+    facts: Mapping[str, tuple[int, Mapping[str, Any]]],
+) -> dict[str, tuple[int, Sequence[Mapping[str, Any]]]]:
+    return {entity_id: (version, body["assignments"]) for entity_id, (version, body) in facts.items()}
+
+
+async def _learn_terms(tx: Tx, terms_hashes: set[str]) -> None:
+    facts = await store.list_facts(tx, "terms", terms_hashes)
+    _book(tx).learn_terms({terms_hash: body["body"] for terms_hash, (_, body) in facts.items()})
+
+
+async def _park(tx: Tx, waiting: Sequence[Waiting]) -> None:
+    """Keep usage that waits, and note which terms it waits for."""
+    known_skus = await store.list_known_skus(tx, {one.usage.sku for one in waiting})
+    await store.insert_unrated_once(tx, waiting, known_skus)
+    awaited = {(terms_hash, one.usage.org_id) for one in waiting for terms_hash in one.hashes}
+    if awaited:
+        await store.insert_awaited_once(tx, awaited)
+    UNRATED.inc(len(waiting))
+    log.warning(
+        "usage waits for terms", records=len(waiting), skus=sorted({one.usage.sku for one in waiting})[:8]
+    )
+
+
+async def _rate(tx: Tx, rateable: Sequence[tuple[UsageRecord, Priced]]) -> None:
+    keys = {_key(record, priced): priced.terms.currency for record, priced in rateable}
+    counters = await _lock_or_make(tx, keys)
+    charged = await store.find_charged(tx, [record for record, _ in rateable])
+    due = [(record, priced) for record, priced in rateable if record.usage_id not in charged]
+    rated = list(_rated(counters, due, tx))
+    await write(tx, [counters[key] for key in {_key(record, priced) for record, priced in due}], rated)
+
+
+def _key(record: UsageRecord, priced: Priced) -> CounterKey:
+    return CounterKey(record.org_id, record.sku, priced.period)
+
+
+async def _lock_or_make(tx: Tx, keys: dict[CounterKey, str]) -> dict[CounterKey, Counter]:
+    """Lock counters; make those first that this process hasn't seen charged.
+
+    Inserts come before any lock, so that two takes can't wait for each other.
+    """
+    seen: set[CounterKey] = tx.context.extras.setdefault("counters_seen", set())
+    if unseen := {key: keys[key] for key in keys.keys() - seen}:
+        await store.insert_counters_once(tx, unseen)
+    counters = await store.lock_counters(tx, keys)
+    if len(seen) > MOST_SEEN:
+        seen.clear()
+    seen.update(key for key, counter in counters.items() if counter.version)
+    return counters
+
+
+MOST_SEEN = 500_000
+
+
+def _rated(
+    counters: dict[CounterKey, Counter], due: Iterable[tuple[UsageRecord, Priced]], tx: Tx
+) -> Iterator[Rated]:
+    """Charge record by record, moving `counters`; where terms changed, the adjusting charge comes first."""
+    for record, priced in due:
+        key = _key(record, priced)
+        counter = counters[key]
+        if not counter.is_rated_by(priced):
+            counter, adjusting = adjust(counter, priced, tx.minute)
+            yield from adjusting
+        counters[key], rated = rate_usage(counter, record, priced)
+        yield rated
+
+
+async def write(tx: Tx, counters: Sequence[Counter], rated: Sequence[Rated]) -> None:
+    """Keep counters and charges, and send the charges on."""
+    if counters:
+        await store.update_counters(tx, counters)
+    if rated:
+        await store.insert_charges(tx, rated)
+        tx.publish(*_messages([one.charge for one in rated]))
+    for kind in ("usage", "adjustment"):
+        CHARGES.labels(kind).inc(sum(1 for one in rated if one.charge.kind == kind))
+
+
+def _messages(charges: Iterable[Charge]) -> Iterator[ChargePriced]:
+    """Give one message per partition, or a few where it would grow too large."""
+    by_partition: dict[int, list[Charge]] = {}
+    for charge in charges:
+        by_partition.setdefault(partition_of(charge.org_id), []).append(charge)
+    for partition, together in sorted(by_partition.items()):
+        for start in range(0, len(together), MOST_IN_MESSAGE):
+            some = tuple(together[start : start + MOST_IN_MESSAGE])
+            yield ChargePriced.model_construct(partition=partition, charges=some)
+
+
+async def rerate_orgs(tx: Tx, org_ids: Sequence[UUID]) -> int:
+    """Bring all counters of organisations to the terms now known: an adjusting charge per changed counter.
+
+    Give the number of charges. The facts must be locked; counters are locked in key order.
+    """
+    priced = await _changed(tx, org_ids)
+    counters = await store.lock_counters(tx, priced)
+    retaxed = [one for key, one in counters.items() if needs_new_taxes(one, priced[key])]
+    charged_at = await store.list_gross_by_time(tx, retaxed) if retaxed else {}
+    rated: list[Rated] = []
+    for key, counter in counters.items():
+        counters[key], adjusting = adjust(counter, priced[key], tx.minute, charged_at.get(key))
+        rated.extend(adjusting)
+    await write(tx, list(counters.values()), rated)
+    return len(rated)
+
+
+async def _changed(tx: Tx, org_ids: Sequence[UUID]) -> dict[CounterKey, Priced]:
+    """Find the counters that other terms or taxes than before hold for; what misses its terms is noted."""
+    counters = await store.list_counters_of(tx, org_ids)
+    found, missing = await _priced_now(tx, counters)
+    if missing:
+        await store.insert_awaited_once(tx, missing)
+    by_key = {counter.key: counter for counter in counters}
+    return {
+        key: priced
+        for key, priced in found.items()
+        if not by_key[key].is_rated_by(priced) or needs_new_taxes(by_key[key], priced)
+    }
+
+
+async def _priced_now(
+    tx: Tx, counters: Sequence[Counter]
+) -> tuple[dict[CounterKey, Priced], set[tuple[str, UUID]]]:
+    """Give what prices counters, and the (terms, organisation) pairs whose terms aren't here."""
+    prices = await read_prices(tx, {counter.key.org_id for counter in counters})
+    found, missing = _look_up(prices, counters)
+    if missing:
+        await _learn_terms(tx, {terms_hash for terms_hash, _ in missing})
+        found, missing = _look_up(prices, counters)
+    return found, missing
+
+
+def _look_up(
+    prices_by_org: Mapping[UUID, OrgPrices], counters: Iterable[Counter]
+) -> tuple[dict[CounterKey, Priced], set[tuple[str, UUID]]]:
+    found: dict[CounterKey, Priced] = {}
+    missing: set[tuple[str, UUID]] = set()
+    for key in (counter.key for counter in counters):
+        prices = prices_by_org.get(key.org_id)
+        priced = prices and prices.priced(key.sku, key.period)
+        if isinstance(priced, Priced):
+            found[key] = priced
+        elif isinstance(priced, TermsMissing):
+            missing |= {(terms_hash, key.org_id) for terms_hash in priced.hashes}
+    return found, missing

@@ -1,0 +1,316 @@
+"""Every SQL statement of pricing: counters, charges, usage without terms, and what waits for terms."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from eb_contracts.metering import UsageRecord
+from eb_kit.db import write_json
+from eb_kit.tx import Tx
+from eb_rating import Counter as Sums
+
+from .domain.counters import Counter, CounterKey, Rated, TaxSum
+from .domain.waiting import Waiting
+
+TERMS_LOCK = 7_020_250_920
+"""Advisory lock: shared while usage is rated by the facts read, exclusive while facts change."""
+
+ZERO = Decimal(0)
+
+
+async def lock_terms_shared(tx: Tx) -> None:
+    """Keep the facts of prices as they are until `tx` ends; others may rate by them too."""
+    await tx.execute("SELECT pg_advisory_xact_lock_shared($1)", TERMS_LOCK)
+
+
+async def lock_terms(tx: Tx) -> None:
+    """Wait until nobody rates by the facts as they were; who begins to rate waits until `tx` ends.
+
+    So whatever was rated or parked by older facts is visible to whoever takes up what this tx marks as due.
+    """
+    await tx.execute("SELECT pg_advisory_xact_lock($1)", TERMS_LOCK)
+
+
+async def list_terms_versions(tx: Tx, org_ids: Collection[UUID]) -> tuple[dict[str, int], dict[str, int]]:
+    """Give the versions of these organisations' assignments, and of all retail defaults, by id."""
+    rows = await tx.fetch(
+        "SELECT entity, entity_id, version FROM known"
+        " WHERE entity = 'org_terms' AND entity_id = ANY($1::text[]) AND NOT is_deleted"
+        " UNION ALL SELECT entity, entity_id, version FROM known WHERE entity = 'retail_terms' AND NOT is_deleted",
+        [str(org_id) for org_id in org_ids],
+    )
+    orgs = {row["entity_id"]: row["version"] for row in rows if row["entity"] == "org_terms"}
+    retail = {row["entity_id"]: row["version"] for row in rows if row["entity"] == "retail_terms"}
+    return orgs, retail
+
+
+async def list_facts(
+    tx: Tx, entity: str, entity_ids: Collection[str] | None = None
+) -> dict[str, tuple[int, Mapping[str, Any]]]:
+    """Give version and body of an entity's facts by id; all of them without `entity_ids`."""
+    rows = await tx.fetch(
+        "SELECT entity_id, version, body FROM known WHERE entity = $1 AND NOT is_deleted"
+        " AND ($2::text[] IS NULL OR entity_id = ANY($2))",
+        entity,
+        None if entity_ids is None else list(entity_ids),
+    )
+    return {row["entity_id"]: (row["version"], row["body"]) for row in rows}
+
+
+async def insert_counters_once(tx: Tx, keys: Mapping[CounterKey, str]) -> None:
+    """Insert counters that may be missing, by key in its currency, in key order.
+
+    Where no row is, FOR UPDATE locks nothing, and two first charges would both win.
+    """
+    ordered = sorted(keys)
+    await tx.execute(
+        "INSERT INTO counter (org_id, sku, period, currency)"
+        " SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[]) ON CONFLICT DO NOTHING",
+        *_columns(ordered, 3),
+        [keys[key] for key in ordered],
+    )
+
+
+_COUNTER = (
+    "c.currency, c.quantity, c.events, c.charged, c.tax_rate, c.tax_base, c.taxed, c.earlier_taxes,"
+    " c.terms_hash, c.retail_key, c.version"
+)
+
+
+async def lock_counters(tx: Tx, keys: Iterable[CounterKey]) -> dict[CounterKey, Counter]:
+    """Lock counters until `tx` ends, in key order; those that don't exist are left out."""
+    ordered = sorted(keys)
+    rows = await tx.fetch(
+        f"SELECT k.place, {_COUNTER} FROM unnest($1::uuid[], $2::text[], $3::text[])"  # noqa: S608 - constants
+        " WITH ORDINALITY AS k (org_id, sku, period, place) JOIN counter AS c USING (org_id, sku, period)"
+        " ORDER BY org_id, sku, period FOR UPDATE OF c",
+        *_columns(ordered, 3),
+    )
+    found = ((ordered[row["place"] - 1], row) for row in rows)
+    return {key: _counter(key, row) for key, row in found}
+
+
+async def list_counters_of(tx: Tx, org_ids: Collection[UUID]) -> list[Counter]:
+    """Give all counters of organisations that were ever charged, unlocked."""
+    rows = await tx.fetch(
+        f"SELECT c.org_id, c.sku, c.period, {_COUNTER} FROM counter AS c"  # noqa: S608 - constants
+        " WHERE c.org_id = ANY($1) AND c.version > 0",
+        list(org_ids),
+    )
+    return [_counter(CounterKey(row["org_id"], row["sku"], row["period"]), row) for row in rows]
+
+
+def _counter(key: CounterKey, row: asyncpg.Record) -> Counter:
+    taxes: tuple[TaxSum, ...] = ()
+    if row["tax_rate"] is not None:
+        earlier = row["earlier_taxes"] or ()
+        others = (TaxSum(*(Decimal(number) for number in numbers)) for numbers in earlier)
+        taxes = (TaxSum(row["tax_rate"], row["tax_base"], row["taxed"]), *others)
+    sums = Sums(row["quantity"], row["events"], row["charged"])
+    return Counter(key, row["currency"], sums, row["terms_hash"], row["retail_key"], row["version"], taxes)
+
+
+async def update_counters(tx: Tx, counters: Sequence[Counter]) -> None:
+    """Write locked counters as they now are."""
+    taxes = [counter.taxes[0] if counter.taxes else TaxSum(None) for counter in counters]
+    await tx.execute(
+        "UPDATE counter AS c SET currency = u.currency, quantity = u.quantity, events = u.events,"
+        " charged = u.charged, tax_rate = u.tax_rate, tax_base = u.tax_base, taxed = u.taxed,"
+        " earlier_taxes = u.earlier_taxes::jsonb, terms_hash = u.terms_hash, retail_key = u.retail_key,"
+        " version = u.version"
+        " FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::numeric[], $6::bigint[],"
+        " $7::numeric[], $8::numeric[], $9::numeric[], $10::numeric[], $11::text[], $12::text[], $13::text[],"
+        " $14::bigint[]) AS u (org_id, sku, period, currency, quantity, events, charged, tax_rate, tax_base,"
+        " taxed, earlier_taxes, terms_hash, retail_key, version)"
+        " WHERE c.org_id = u.org_id AND c.sku = u.sku AND c.period = u.period",
+        *_columns([counter.key for counter in counters], 3),
+        [counter.currency for counter in counters],
+        *_columns([counter.sums for counter in counters], 3),
+        *_columns(taxes, 3),
+        [write_json(counter.taxes[1:]) if counter.taxes[1:] else None for counter in counters],
+        [counter.terms_hash for counter in counters],
+        [counter.retail_key for counter in counters],
+        [counter.version for counter in counters],
+    )
+
+
+async def find_charged(tx: Tx, usage: Sequence[UsageRecord]) -> set[UUID]:
+    """Give the ids of those usage records that have a charge."""
+    rows = await tx.fetch(
+        "SELECT k.place FROM unnest($1::text[], $2::uuid[]) WITH ORDINALITY AS k (charge_id, org_id, place)"
+        " JOIN charge AS c USING (charge_id, org_id)",
+        [str(record.usage_id) for record in usage],
+        [record.org_id for record in usage],
+    )
+    return {usage[row["place"] - 1].usage_id for row in rows}
+
+
+CHARGE_COLUMNS = (
+    "charge_id", "org_id", "project_id", "sku", "period", "time", "kind", "quantity", "event_count", "currency",
+    "amount_gross", "waived_amount", "credit_applied", "tax_amount", "tax_code", "tax_rate", "tax_base",
+    "terms_hash", "counter_quantity", "counter_events", "counter_charged", "counter_version", "reason", "actor",
+    "trace_ids", "created_at",
+)  # fmt: skip
+
+
+async def insert_charges(tx: Tx, rated: Iterable[Rated]) -> None:
+    """Insert charges at COPY speed; a charge that is there already ends the transaction."""
+    await tx.copy("charge", CHARGE_COLUMNS, [_charge_row(one, tx.now) for one in rated])
+
+
+def _charge_row(rated: Rated, now: datetime) -> tuple[object, ...]:
+    charge, tax = rated
+    counter = charge.counter
+    return (
+        charge.charge_id, charge.org_id, charge.project_id, charge.sku, charge.period, charge.time, charge.kind,
+        charge.quantity, charge.event_count, charge.currency, charge.amount_gross, charge.waived_amount,
+        charge.credit_applied, charge.tax_amount, charge.tax_code, tax.rate, tax.gross, charge.terms_hash,
+        counter.quantity, counter.events, counter.charged, counter.version, charge.reason, charge.actor,
+        charge.trace_ids, now,
+    )  # fmt: skip
+
+
+async def list_gross_by_time(
+    tx: Tx, counters: Collection[Counter]
+) -> dict[CounterKey, list[tuple[datetime, Decimal]]]:
+    """Give the gross amounts charged to counters in their currency, summed by the charges' time."""
+    rows = await tx.fetch(
+        "SELECT c.org_id, c.sku, c.period, c.time, sum(c.amount_gross) AS gross"
+        " FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[]) AS k (org_id, sku, period, currency)"
+        " JOIN charge AS c USING (org_id, sku, period, currency) GROUP BY 1, 2, 3, 4 ORDER BY c.time",
+        *_columns([counter.key for counter in counters], 3),
+        [counter.currency for counter in counters],
+    )
+    found: dict[CounterKey, list[tuple[datetime, Decimal]]] = {counter.key: [] for counter in counters}
+    for row in rows:
+        found[CounterKey(row["org_id"], row["sku"], row["period"])].append((row["time"], row["gross"]))
+    return found
+
+
+async def insert_unrated_once(tx: Tx, waiting: Iterable[Waiting], known_skus: Collection[str]) -> None:
+    """Park usage that nothing prices; parked already, it gets the new reason."""
+    parked = {(one.usage.org_id, one.usage.usage_id): one for one in waiting}
+    ordered = [parked[key] for key in sorted(parked)]
+    await tx.execute(
+        "INSERT INTO unrated_usage AS u (org_id, usage_id, project_id, sku, minute, quantity, events, trace_ids,"
+        " reason, parked_at) SELECT w.org_id, w.usage_id, w.project_id, w.sku, w.minute, w.quantity, w.events,"
+        " string_to_array(w.trace_ids, ' '), w.reason, $10"
+        " FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::timestamptz[], $6::numeric[],"
+        " $7::bigint[], $8::text[], $9::text[]) AS w (org_id, usage_id, project_id, sku, minute, quantity, events,"
+        " trace_ids, reason)"
+        " ON CONFLICT (org_id, usage_id) DO UPDATE SET reason = excluded.reason"
+        " WHERE u.reason <> excluded.reason",
+        *_columns(sorted(parked), 2),
+        [one.usage.project_id for one in ordered],
+        [one.usage.sku for one in ordered],
+        [one.usage.minute for one in ordered],
+        [one.usage.quantity for one in ordered],
+        [one.usage.events for one in ordered],
+        [" ".join(one.usage.trace_ids) for one in ordered],
+        [one.reason(known_skus) for one in ordered],
+        tx.now,
+    )
+
+
+async def insert_awaited_once(tx: Tx, awaited: Collection[tuple[str, UUID]]) -> None:
+    """Note which terms (by hash) organisations wait for."""
+    await tx.execute(
+        "INSERT INTO awaited_terms (terms_hash, org_id) SELECT * FROM unnest($1::text[], $2::uuid[])"
+        " ON CONFLICT DO NOTHING",
+        *_columns(sorted(awaited), 2),
+    )
+
+
+async def delete_unrated(tx: Tx, keys: Collection[tuple[UUID, UUID]]) -> None:
+    """Forget parked usage, by org and usage id, that now has its charge."""
+    await tx.execute(
+        "DELETE FROM unrated_usage WHERE (org_id, usage_id) IN (SELECT * FROM unnest($1::uuid[], $2::uuid[]))",
+        *_columns(list(keys), 2),
+    )
+
+
+_MARK_DUE = " ON CONFLICT (org_id) DO UPDATE SET after_usage_id = NULL"
+
+
+async def mark_orgs_due(tx: Tx, org_ids: Collection[UUID]) -> None:
+    """Have these organisations' waiting usage and counters looked at."""
+    await tx.execute(
+        "INSERT INTO terms_due (org_id) SELECT unnest($1::uuid[])" + _MARK_DUE, sorted(set(org_ids))
+    )
+
+
+async def mark_retail_due(tx: Tx, retail_keys: Collection[str], skus: Collection[str]) -> None:
+    """Have those looked at whose counters stand on these retail defaults, or whose usage of `skus` waits."""
+    await tx.execute(
+        "INSERT INTO terms_due (org_id) SELECT org_id FROM counter WHERE retail_key = ANY($1)"  # noqa: S608
+        " UNION SELECT org_id FROM unrated_usage WHERE sku = ANY($2) ORDER BY 1" + _MARK_DUE,
+        list(retail_keys),
+        list(skus),
+    )
+
+
+async def mark_awaiting_due(tx: Tx, terms_hashes: Collection[str]) -> None:
+    """Have those looked at who waited for these terms."""
+    await tx.execute(
+        "WITH come AS (DELETE FROM awaited_terms WHERE terms_hash = ANY($1) RETURNING org_id)"  # noqa: S608
+        " INSERT INTO terms_due (org_id) SELECT DISTINCT org_id FROM come ORDER BY 1" + _MARK_DUE,
+        list(terms_hashes),
+    )
+
+
+async def take_due(tx: Tx, limit: int) -> dict[UUID, UUID | None]:
+    """Take organisations whose terms changed; each with the last parked usage already looked at."""
+    rows = await tx.fetch(
+        "SELECT org_id, after_usage_id FROM terms_due ORDER BY org_id LIMIT $1 FOR UPDATE SKIP LOCKED", limit
+    )
+    return {row["org_id"]: row["after_usage_id"] for row in rows}
+
+
+async def list_unrated_after(
+    tx: Tx, due: Mapping[UUID, UUID | None], limit: int
+) -> dict[UUID, list[UsageRecord]]:
+    """Give organisations' next parked usage, up to `limit` records each; those without any are left out."""
+    rows = await tx.fetch(
+        "SELECT u.org_id, u.usage_id, u.project_id, u.sku, u.minute, u.quantity, u.events, u.trace_ids"
+        " FROM unnest($1::uuid[], $2::uuid[]) AS d (org_id, after_usage_id) CROSS JOIN LATERAL"
+        " (SELECT * FROM unrated_usage AS w WHERE w.org_id = d.org_id"
+        " AND (d.after_usage_id IS NULL OR w.usage_id > d.after_usage_id) ORDER BY w.usage_id LIMIT $3) AS u",
+        list(due),
+        list(due.values()),
+        limit,
+    )
+    found: dict[UUID, list[UsageRecord]] = {}
+    for row in rows:
+        found.setdefault(row["org_id"], []).append(UsageRecord.model_construct(**dict(row)))
+    return found
+
+
+async def update_due(tx: Tx, after: Mapping[UUID, UUID]) -> None:
+    """Note how far the parked usage of organisations was looked at."""
+    await tx.execute(
+        "UPDATE terms_due AS t SET after_usage_id = d.after_usage_id"
+        " FROM unnest($1::uuid[], $2::uuid[]) AS d (org_id, after_usage_id) WHERE t.org_id = d.org_id",
+        list(after),
+        list(after.values()),
+    )
+
+
+async def delete_due(tx: Tx, org_ids: Collection[UUID]) -> None:
+    """Note that organisations were looked at wholly."""
+    await tx.execute("DELETE FROM terms_due WHERE org_id = ANY($1)", list(org_ids))
+
+
+async def list_known_skus(tx: Tx, skus: Collection[str]) -> set[str]:
+    """Give those of the SKUs that the catalog has announced."""
+    return set(await list_facts(tx, "sku", skus))
+
+
+def _columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
+    """Turn rows into the columns that unnest takes."""
+    return [[row[n] for row in rows] for n in range(width)]
