@@ -5,8 +5,6 @@ packages come first, with the versions of constraints.txt; then our own in one c
 call sees from the stamps that nothing has changed.
 """
 
-from __future__ import print_function
-
 import contextlib
 import hashlib
 import os
@@ -137,7 +135,7 @@ def install(arguments):
 
 def run(command):
     """Run a command without showing its output."""
-    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def reason(done):

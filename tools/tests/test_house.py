@@ -25,6 +25,8 @@ DATABASE_CLOCK = re.compile(
     r"|\b(CURRENT_TIMESTAMP|CURRENT_DATE|LOCALTIMESTAMP)\b",
     re.IGNORECASE,
 )
+EDGES = {"libs/service-kit/src/eb_kit/web.py", "libs/service-kit/src/eb_kit/bus/takes.py"}
+"""Where whatever went wrong with a request or a message is answered: once, for everybody."""
 WORDS = {"README.md": 500, "ARCHITECTURE.md": 900}
 MEDIAN_LINES, P90_LINES, MOST_LINES = 8, 25, 40
 
@@ -98,6 +100,7 @@ def test_nothing_swallows_every_exception() -> None:
     found = [
         f"{path.relative_to(ROOT)}:{line}"
         for path in sources("services/*/src/**/*.py", "libs/*/src/**/*.py")
+        if str(path.relative_to(ROOT)) not in EDGES
         for line in swallows(path.read_text())
     ]
     assert found == []

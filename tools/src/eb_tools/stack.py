@@ -187,13 +187,13 @@ def _is_supervisor(pid: int) -> bool:
 
 def run(stack: Stack) -> None:
     """Start, show the first bill, and stay until Ctrl-C."""
-    from eb_tools import demo
+    from eb_tools.demo import load_and_show
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
         stack.up(print, is_detached=False)
-        demo.load_and_show(stack.layout)
+        load_and_show(stack.layout)
         print("Ctrl-C ends it.")
         while stack.is_running:
             stack.tell_news(print)
@@ -211,10 +211,10 @@ def _interrupt(number: int, _frame: object) -> None:
 
 def up(stack: Stack) -> None:
     """Start in the background and show the first bill."""
-    from eb_tools import demo
+    from eb_tools.demo import load_and_show
 
     stack.up(print)
-    demo.load_and_show(stack.layout)
+    load_and_show(stack.layout)
 
 
 def down(stack: Stack) -> None:
