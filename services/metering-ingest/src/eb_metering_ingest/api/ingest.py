@@ -1,0 +1,165 @@
+"""`POST /metering/events`: checked from memory, durably queued, then answered.
+
+Rule: docs/rules/metering.md, Batches and The fallback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import structlog
+from aiohttp import web
+from prometheus_client import Counter
+
+from eb_contracts.errors import Fault
+from eb_contracts.ids import new_id, partition_of
+from eb_contracts.metering import AcceptedEvent, BatchAccepted
+from eb_kit import strictjson
+from eb_kit.access import caller
+from eb_kit.bus import BusUnavailable, Envelope
+from eb_kit.db import WEATHER
+from eb_kit.service import CONTEXT, ServiceContext
+from eb_kit.telemetry import current_trace
+from eb_kit.web import accepted, answer, read_raw
+
+from ..domain.errors import BatchInvalid, BatchSize, IngestUnavailable, NotABatch, OrgForbidden
+from ..domain.letters import parked
+from ..store import letters
+from .reading import CLOUDEVENTS, Batch, Rejected, events_in, refuse_foreign, sort_out, window_of
+from .routes import routes
+from .shapes import BatchPartlyTaken, BatchTaken, EventIn, FaultView, RejectedEvent
+
+log = structlog.get_logger(__name__)
+
+MOST_BYTES = 4 * 1024 * 1024
+EVENTS = Counter("eb_metering_events_total", "Events at the door by what became of them.", ["outcome"])
+
+
+@routes.post(
+    "/metering/events",
+    body=list[EventIn],
+    answer=BatchTaken,
+    status=202,
+    other_statuses=(207,),
+    idempotency="none",
+    raw_body=True,
+    media_type=("application/json", CLOUDEVENTS),
+    encodings=("gzip", "zstd"),
+    body_limit=MOST_BYTES,
+    errors=(NotABatch, BatchSize, BatchInvalid, OrgForbidden, IngestUnavailable),
+)
+async def take_batch(request: web.Request) -> web.Response:
+    """Queue 1 to 1,000 events durably; 202, or 207 naming those that aren't valid.
+
+    `Prefer: handling=strict` takes all or none. 403 `org_forbidden` beats everything but a broken body; 422
+    where no event is valid; 503 within 2 s where nothing could keep the batch.
+    """
+    context = request.app[CONTEXT]
+    value = strictjson.parse(await read_raw(request, MOST_BYTES))
+    events = events_in(value, request.content_type)
+    refuse_foreign(request, events)
+    batch = sort_out(events, window_of(context))
+    if batch.rejected and "handling=strict" in request.headers.get("Prefer", "").lower():
+        EVENTS.labels("refused").inc(len(events))
+        raise _invalid(batch.rejected)
+    if batch.rejected:
+        await _park(request, batch.rejected)
+    if not batch.valid:
+        raise _invalid(batch.rejected)
+    batch_id = new_id()
+    await _keep(context, batch_id, batch.valid)
+    return _taken(batch, batch_id)
+
+
+def _taken(batch: Batch, batch_id: UUID) -> web.Response:
+    EVENTS.labels("accepted").inc(len(batch.valid))
+    if not batch.rejected:
+        return accepted({"accepted": len(batch.valid), "batch_id": batch_id})
+    rejected = [
+        RejectedEvent(index=one.at, request_id=one.request_id, errors=_views(one.faults))
+        for one in batch.rejected
+    ]
+    return answer(BatchPartlyTaken(accepted=len(batch.valid), batch_id=batch_id, rejected=rejected), 207)
+
+
+def _views(faults: Sequence[Fault]) -> list[FaultView]:
+    return [FaultView(pointer=f.pointer, code=f.code, detail=f.detail) for f in faults]
+
+
+def _invalid(rejected: Sequence[Rejected]) -> BatchInvalid:
+    """Point at each fault within the body."""
+    faults = [
+        Fault(f"/{one.at}{fault.pointer}", fault.code, fault.detail)
+        for one in rejected
+        for fault in one.faults
+    ]
+    return BatchInvalid(faults=tuple(faults))
+
+
+async def _park(request: web.Request, rejected: Sequence[Rejected]) -> None:
+    """Keep what isn't valid as dead letters before anything is answered; raises IngestUnavailable."""
+    context, trace_id = request.app[CONTEXT], current_trace().trace_id
+    found = [parked(one.event, _org_of(one.event), one.faults, trace_id) for one in rejected]
+    try:
+        async with asyncio.timeout(context.settings.spool_timeout_s):
+            async with context.begin(caller(request).actor) as tx:
+                await letters.insert_letters(tx, found)
+    except WEATHER as error:
+        log.warning("invalid events could not be parked", error=repr(error))
+        raise IngestUnavailable from None
+    EVENTS.labels("parked").inc(len(found))
+
+
+def _org_of(event: Any) -> UUID | None:
+    """Give the organisation an event names; it was seen to be one of the caller's."""
+    text = event.get("org_id") if isinstance(event, dict) else None
+    try:
+        return UUID(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+
+
+async def _keep(context: ServiceContext, batch_id: UUID, events: Sequence[AcceptedEvent]) -> None:
+    """Have the batch confirmed by the broker, or else committed to the outbox; raises IngestUnavailable."""
+    envelopes = [context.bus.wrap(message) for message in split(context, batch_id, events)]
+    try:
+        await context.bus.publish_now(envelopes, context.settings.publish_timeout_s)
+    except BusUnavailable as error:
+        log.warning("the broker did not take the batch", batch_id=str(batch_id), error=str(error))
+        await _spool(context, envelopes)
+
+
+def split(context: ServiceContext, batch_id: UUID, events: Sequence[AcceptedEvent]) -> list[BatchAccepted]:
+    """Give one message per partition."""
+    by_partition: dict[int, list[AcceptedEvent]] = {}
+    for event in events:
+        by_partition.setdefault(partition_of(event.org_id), []).append(event)
+    received_at, trace_id = context.clock.now(), current_trace().trace_id
+    return [
+        BatchAccepted.model_construct(
+            partition=partition,
+            batch_id=batch_id,
+            received_at=received_at,
+            trace_id=trace_id,
+            events=tuple(found),
+        )
+        for partition, found in by_partition.items()
+    ]
+
+
+async def _spool(context: ServiceContext, envelopes: Sequence[Envelope]) -> None:
+    """Commit the same messages to the outbox: the relay sends them when the broker is back.
+
+    What the broker took without telling comes twice then, under the same message id, and counts once.
+    """
+    try:
+        async with asyncio.timeout(context.settings.spool_timeout_s):
+            async with context.begin("system:metering-ingest") as tx:
+                tx.publish(*envelopes)
+    except WEATHER as error:
+        log.error("neither broker nor database took the batch", error=repr(error))
+        raise IngestUnavailable(retry_after_s=2) from None
+    EVENTS.labels("spooled").inc()

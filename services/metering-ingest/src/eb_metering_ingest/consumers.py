@@ -1,0 +1,47 @@
+"""Bus doors: accepted batches are recorded; charges and entries tell how far usage has come."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from eb_contracts.auth import ProjectChanged
+from eb_contracts.ledger import EntriesPosted
+from eb_contracts.metering import BatchAccepted
+from eb_contracts.pricing import ChargePriced
+from eb_kit.bus import Handlers
+from eb_kit.tx import Tx
+
+from . import flows
+from .domain.progress import progress_of
+from .domain.recording import Received
+from .store import progress
+
+handlers = Handlers()
+handlers.keeps(ProjectChanged)
+
+
+@handlers.consumes(BatchAccepted, queue="batches", max_messages=1000, max_weight=10_000, linger_s=0.03)
+async def record_batches(tx: Tx, messages: list[BatchAccepted]) -> None:
+    """Store the events of a take, each once, and publish the usage they sum to.
+
+    Twice is once (event_key); order is free (only sums leave).
+    """
+    await flows.record_events(
+        tx,
+        [
+            Received(event, batch.batch_id, batch.received_at, batch.trace_id)
+            for batch in messages
+            for event in batch.events
+        ],
+    )
+
+
+async def note_progress(tx: Tx, messages: Sequence[ChargePriced | EntriesPosted]) -> None:
+    """Note which usage was priced and ledgered; twice is once, and order is free (forward only)."""
+    await progress.update_progress(tx, progress_of(messages))
+
+
+handlers.consumes(ChargePriced, queue="progress", max_messages=1000, linger_s=0.25, prefetch=1000)(
+    note_progress
+)
+handlers.consumes(EntriesPosted, queue="progress")(note_progress)

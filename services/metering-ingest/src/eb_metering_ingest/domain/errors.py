@@ -1,0 +1,45 @@
+"""What metering refuses."""
+
+from __future__ import annotations
+
+from eb_contracts.errors import Kind, Refusal
+
+
+class NotABatch(Refusal):
+    """The body is no array of events."""
+
+    code = "not_a_batch"
+    kind = Kind.MALFORMED
+    title = "The body must be a JSON array of events."
+
+
+class BatchSize(Refusal):
+    """No event, or more than a batch may hold."""
+
+    code = "batch_size"
+    kind = Kind.MALFORMED
+    title = "A batch holds 1 to 1,000 events."
+
+
+class BatchInvalid(Refusal):
+    """No event was taken; `errors` points at each fault within the body."""
+
+    code = "batch_invalid"
+    kind = Kind.INVALID
+    title = "Events of the batch are not valid."
+
+
+class OrgForbidden(Refusal):
+    """The batch names an organisation that this credential may not send for; nothing was taken."""
+
+    code = "org_forbidden"
+    kind = Kind.FORBIDDEN
+    title = "This credential may not send events for an organisation in the batch."
+
+
+class IngestUnavailable(Refusal):
+    """Neither the broker nor the database could keep the batch; sending it again is safe."""
+
+    code = "ingest_unavailable"
+    kind = Kind.UNAVAILABLE
+    title = "The batch could not be kept right now; send it again."

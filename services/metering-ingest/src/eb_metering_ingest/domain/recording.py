@@ -1,0 +1,173 @@
+"""From accepted events to what is stored: content, duplicates and conflicts, usage records.
+
+Rule: docs/rules/metering.md, Once and Usage records.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import NamedTuple
+from uuid import UUID
+
+from eb_contracts.ids import new_id, partition_of
+from eb_contracts.metering import AcceptedEvent, UsageRecord, UsageRecorded
+from eb_contracts.money import plain_text
+
+MOST_TRACES = 16
+
+
+class EventKey(NamedTuple):
+    """What an event counts once by."""
+
+    org_id: UUID
+    request_id: str
+
+
+class Received(NamedTuple):
+    """An accepted event with where it came from."""
+
+    event: AcceptedEvent
+    batch_id: UUID | None
+    received_at: datetime
+    trace_id: str | None
+
+    @property
+    def key(self) -> EventKey:
+        """Give what it counts once by."""
+        return EventKey(self.event.org_id, self.event.request_id)
+
+
+def content_hash(event: AcceptedEvent) -> bytes:
+    """Give 16 bytes of SHA-256 over what makes two events the same: SKU, project, quantity, instant."""
+    text = f"{event.sku}\n{event.project_id}\n{plain_text(event.quantity)}\n{event.time.timestamp()!r}"
+    return hashlib.sha256(text.encode()).digest()[:16]
+
+
+class Offer(NamedTuple):
+    """An event that would be recorded under its key: `event_id` is used if it is the first."""
+
+    received: Received
+    event_id: UUID
+    content_hash: bytes
+
+
+@dataclass(slots=True)
+class Again:
+    """What came again under a key that was taken: how often alike, and what was unlike."""
+
+    duplicates: int = 0
+    conflicts: list[Received] = field(default_factory=list)
+
+    def count(self, received: Received, is_alike: bool) -> None:
+        """Count one more."""
+        if is_alike:
+            self.duplicates += 1
+        else:
+            self.conflicts.append(received)
+
+
+@dataclass(frozen=True, slots=True)
+class Screened:
+    """A take by key: the first of each, and what came again within the take."""
+
+    offers: dict[EventKey, Offer]
+    again: dict[EventKey, Again]
+
+
+def screen(events: Iterable[Received]) -> Screened:
+    """Find the first event of each key, in order; of unlike ones the first stands."""
+    offers: dict[EventKey, Offer] = {}
+    again: dict[EventKey, Again] = {}
+    for received in events:
+        content = content_hash(received.event)
+        first = offers.setdefault(received.key, Offer(received, new_id(), content))
+        if first.received is not received:
+            again.setdefault(received.key, Again()).count(received, content == first.content_hash)
+    return Screened(offers, again)
+
+
+def compare(
+    screened: Screened, new: set[EventKey], recorded: Mapping[EventKey, bytes]
+) -> dict[EventKey, Again]:
+    """Compare what was recorded before with what came now; give what came again, by key.
+
+    `recorded` holds the content of the keys that aren't new. What in the take is unlike its first may yet
+    be like the recorded one, so all are compared with that.
+    """
+    again = {key: found for key, found in screened.again.items() if key in new}
+    for key, offer in screened.offers.items():
+        if key in new:
+            continue
+        found = again.setdefault(key, Again())
+        found.count(offer.received, offer.content_hash == recorded[key])
+        if inside := screened.again.get(key):
+            for _ in range(inside.duplicates):
+                found.count(offer.received, offer.content_hash == recorded[key])
+            for received in inside.conflicts:
+                found.count(received, content_hash(received.event) == recorded[key])
+    return again
+
+
+@dataclass(slots=True)
+class _Sum:
+    usage_id: UUID
+    quantity: Decimal = Decimal(0)
+    events: int = 0
+    traces: dict[str, None] = field(default_factory=dict)
+
+    def add(self, received: Received) -> None:
+        self.quantity += received.event.quantity
+        self.events += 1
+        if received.trace_id and len(self.traces) < MOST_TRACES:
+            self.traces[received.trace_id] = None
+
+
+class Recorded(NamedTuple):
+    """New events of a take: each with its usage id, and the usage records they were summed into."""
+
+    rows: list[tuple[Offer, UUID]]
+    usage: list[UsageRecord]
+
+
+def record(offers: Iterable[Offer]) -> Recorded:
+    """Sum new events into one usage record per organisation, project, SKU and minute of event time."""
+    sums: dict[tuple[UUID, UUID, str, datetime], _Sum] = {}
+    rows = []
+    for offer in offers:
+        event = offer.received.event
+        key = (event.org_id, event.project_id, event.sku, event.time.replace(second=0, microsecond=0))
+        total = sums.get(key)
+        if total is None:
+            total = sums[key] = _Sum(new_id())
+        total.add(offer.received)
+        rows.append((offer, total.usage_id))
+    return Recorded(rows, [_usage_record(key, total) for key, total in sorted(sums.items())])
+
+
+def _usage_record(key: tuple[UUID, UUID, str, datetime], total: _Sum) -> UsageRecord:
+    org_id, project_id, sku, minute = key
+    return UsageRecord.model_construct(
+        usage_id=total.usage_id,
+        org_id=org_id,
+        project_id=project_id,
+        sku=sku,
+        minute=minute,
+        quantity=total.quantity,
+        events=total.events,
+        trace_ids=tuple(total.traces),
+    )
+
+
+def messages_of(usage: Iterable[UsageRecord]) -> list[UsageRecorded]:
+    """Give one message per partition."""
+    by_partition: dict[int, list[UsageRecord]] = {}
+    for record_ in usage:
+        by_partition.setdefault(partition_of(record_.org_id), []).append(record_)
+    return [
+        UsageRecorded(partition=partition, usage=tuple(records))
+        for partition, records in sorted(by_partition.items())
+    ]
