@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
@@ -13,9 +14,11 @@ from eb_ledger.domain.attribution import (
     Attribution,
     PartnerOfRecord,
     attribute,
+    check_range,
     in_force,
     partner_at,
 )
+from eb_ledger.domain.errors import RangeEmpty
 
 START = datetime(2026, 11, 2, tzinfo=UTC)
 END = datetime(2026, 11, 16, tzinfo=UTC)
@@ -24,7 +27,16 @@ PARTNER, OTHER = UUID(int=1), UUID(int=2)
 
 
 def a_por(partner_id: UUID = PARTNER, end_at: datetime | None = END) -> PartnerOfRecord:
-    return PartnerOfRecord(UUID(int=partner_id.int + 100), partner_id, START, end_at)
+    return PartnerOfRecord(
+        por_id=UUID(int=partner_id.int + 100),
+        org_id=UUID(int=1000),
+        billing_account_id=None,
+        partner_id=partner_id,
+        start_at=START,
+        end_at=end_at,
+        status="active",
+        created_at=START,
+    )
 
 
 @pytest.mark.parametrize(
@@ -80,3 +92,23 @@ def test_without_a_rate_the_partner_stays_with_nothing() -> None:
 
 def test_no_partner_of_record_is_no_partner() -> None:
     assert attribute(None, {}, {}, "sms", START) is UNATTRIBUTED
+
+
+@pytest.mark.parametrize(
+    ("status", "now", "expected"),
+    [
+        ("active", END - TICK, "active"),
+        ("active", END, "expired"),
+        ("disputed", END, "disputed"),
+    ],
+)
+def test_it_expires_at_its_end_unless_it_is_disputed(status: str, now: datetime, expected: str) -> None:
+    assert replace(a_por(), status=status).status_at(now) == expected
+
+
+def test_a_range_that_holds_nothing_is_refused() -> None:
+    check_range(START, None)
+    check_range(START, END)
+    for end_at in (START, START - TICK):
+        with pytest.raises(RangeEmpty):
+            check_range(START, end_at)

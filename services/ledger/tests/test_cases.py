@@ -93,7 +93,9 @@ class Story:
         )
         await self.world.deliver(charge)
         if "parked" in step:
-            assert (self.prefix + step["charge"], step["parked"]) in await self.world.parked()
+            assert (self.prefix + step["charge"], step["parked"]) in await self.world.parked(
+                self.ids[step["org"]]
+            )
 
     async def line(self, charge_id: str, expected: dict[str, Any]) -> dict[str, Any]:
         """Give a line as a case writes it."""

@@ -107,16 +107,19 @@ class World:
         await self.por(await self.partner(), org_id=org_id)
         return org_id
 
-    async def lines(self, org_id: UUID) -> list[asyncpg.Record]:
-        """Give all lines of an organisation, oldest first, as they are stored."""
-        return await self.owner.fetch(
-            "SELECT * FROM ledger.ledger WHERE org_id = $1 ORDER BY entry_id", org_id
+    async def lines(self, *org_ids: UUID) -> list[asyncpg.Record]:
+        """Give all lines of these organisations, oldest first, as they are stored."""
+        rows: list[asyncpg.Record] = await self.owner.fetch(
+            "SELECT * FROM ledger.ledger WHERE org_id = ANY($1) ORDER BY entry_id", org_ids
         )
+        return rows
 
-    async def parked(self) -> list[tuple[str, str]]:
-        """Give what is parked and open, as (charge, reason)."""
+    async def parked(self, *org_ids: UUID) -> list[tuple[str, str]]:
+        """Give what is parked and open of these organisations, as (charge, reason)."""
         rows = await self.owner.fetch(
-            "SELECT charge_id, reason FROM ledger.parked_charge WHERE resolved_at IS NULL ORDER BY 1, 2"
+            "SELECT charge_id, reason FROM ledger.parked_charge WHERE resolved_at IS NULL AND org_id = ANY($1)"
+            " ORDER BY 1, 2",
+            org_ids,
         )
         return [(row["charge_id"], row["reason"]) for row in rows]
 
