@@ -90,8 +90,12 @@ def test_sql_is_in_the_store_only() -> None:
 
 
 def test_the_database_is_never_asked_for_the_time() -> None:
+    # Not the owner's platform functions: they also serve people at psql, who set no time.
     assert (
-        places(sources("services/*/src/**/*.py", "libs/*/src/**/*.py", "migrations/**/*.py"), DATABASE_CLOCK)
+        places(
+            sources("services/*/src/**/*.py", "libs/*/src/**/*.py", "migrations/versions/*.py"),
+            DATABASE_CLOCK,
+        )
         == []
     )
 

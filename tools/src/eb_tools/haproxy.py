@@ -6,7 +6,10 @@ import asyncio
 import subprocess
 from pathlib import Path
 
+from eb_tools import gateway, services
 from eb_tools.debian import find_programs
+from eb_tools.layout import Ports
+from eb_tools.ports import HOST
 from eb_tools.processes import Child, Command
 from eb_tools.trouble import Trouble
 
@@ -66,25 +69,17 @@ class Gateway:
         return await self._running.wait()
 
 
-PREFIXES = (
-    ("estimator", "/pricing/estimate"),
-    ("domain-verify", "/verify"),
-    ("catalog", "/catalog"),
-    ("metering-ingest", "/metering"),
-    ("pricing", "/pricing /billing/charges"),
-    (
-        "ledger",
-        "/ledger /partners /commission-rates /partner-of-record /billing-accounts /payouts /reconciliations",
-    ),
-)
-
-
-def plain_config(port: int, backends: dict[str, int]) -> str:
-    """Write a configuration that only routes by prefix; the rest goes to auth."""
-    rules = "\n".join(f"  use_backend {name} if {{ path_beg {paths} }}" for name, paths in PREFIXES)
-    servers = "\n".join(f"backend {name}\n  server one 127.0.0.1:{at}" for name, at in backends.items())
-    return (
-        "global\n  maxconn 2000\ndefaults\n  mode http\n  timeout connect 2s\n  timeout client 65s\n"
-        f"  timeout server 65s\n  timeout http-request 10s\n  option forwardfor\nfrontend front\n"
-        f"  bind 127.0.0.1:{port}\n{rules}\n  default_backend auth\n{servers}\n"
+def local_config(ports: Ports, *, has_rate_limits: bool) -> str:
+    """Write the configuration for services on this machine."""
+    backends = {name: _backend(ports, name) for name in services.NAMES}
+    options = gateway.Options(
+        bind=f"{HOST}:{ports['gateway']}",
+        has_rate_limits=has_rate_limits,
+        metrics_bind=f"{HOST}:{ports['gateway-metrics']}",
     )
+    return gateway.render(gateway.read_routes(), backends, options)
+
+
+def _backend(ports: Ports, name: str) -> gateway.Backend:
+    doors = ports.of_service(name)
+    return gateway.Backend(f"{HOST}:{doors.http}", doors.admin)

@@ -22,7 +22,7 @@ WANTED = {
     "rabbitmq-distribution": 15684,
     "rabbitmq-epmd": 15685,
     "dns": 15353,
-    "gateway-stats": 18080,
+    "gateway-metrics": 18080,
     **{name: 18101 + at for at, name in enumerate(services.NAMES)},
     **{f"{name}-admin": 18201 + at for at, name in enumerate(services.NAMES)},
 }

@@ -122,13 +122,13 @@ def compose() -> Outcome:
 
 def kubernetes() -> Outcome:
     """Every manifest against the Kubernetes API, and the list of resources against the folder."""
-    from eb_tools.manifests import problems_of_base
+    from eb_tools.manifests import problems
 
     files = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "deploy/k8s/base").glob("*.yaml"))
     files = [name for name in files if not name.endswith("kustomization.yaml")]
     schema = _only_failures(command("kubernetes-validate", "--strict", "--quiet", *files))
-    problems = problems_of_base(ROOT / "deploy/k8s/base")
-    return Outcome(schema.status or bool(problems), "\n".join([schema.text, *problems]).strip())
+    stale = problems()
+    return Outcome(schema.status or bool(stale), "\n".join([schema.text, *stale]).strip())
 
 
 def contracts() -> Outcome:
@@ -138,7 +138,7 @@ def contracts() -> Outcome:
 
 def openapi() -> Outcome:
     """The committed OpenAPI document is that of the code."""
-    return _only_failures(command("python", "-m", "eb_tools.openapi_docs", "--check"))
+    return _only_failures(command("python", "-m", "eb_tools.openapi", "--check"))
 
 
 def _only_failures(outcome: Outcome) -> Outcome:
@@ -158,12 +158,12 @@ CHECKS: dict[str, Callable[[], Outcome]] = {
     "contracts": contracts,
     "openapi": openapi,
 }
-WRITERS = (("eb_tools.contracts_docs", "--write"), ("eb_tools.openapi_docs", "--write"))
+WRITERS = ("eb_tools.contracts_docs", "eb_tools.openapi", "eb_tools.manifests")
 
 
 def write_docs() -> int:
     """Generate the committed documents again."""
-    outcomes = [command("python", "-m", *writer) for writer in WRITERS]
+    outcomes = [command("python", "-m", writer) for writer in WRITERS]
     print("\n".join(outcome.text for outcome in outcomes))
     return max(outcome.status for outcome in outcomes)
 

@@ -1,4 +1,4 @@
-"""The Kubernetes base: all seven services from one model, written to deploy/k8s/base.
+"""The Kubernetes base: all seven services from one model, written to deploy/k8s/base; haproxy.cfg for containers.
 
 `python -m eb_tools.manifests` writes the files again; `make lint` compares them with the model and checks each
 against the Kubernetes API. Secrets are named, never contained: `<service>-secrets` holds DATABASE_URL, AMQP_URL
@@ -13,10 +13,12 @@ from typing import Any
 
 import yaml
 
+from eb_tools import gateway
 from eb_tools.paths import repository
 from eb_tools.services import NAMES, schema_of
 
 BASE = repository() / "deploy" / "k8s" / "base"
+CONFIG = repository() / "deploy" / "gateway" / "haproxy.cfg"
 IMAGE = "event-builder"
 VERSION = "0.1.0"
 HTTP_PORT, ADMIN_PORT = 8000, 9000
@@ -138,13 +140,16 @@ def _probe(path: str, *, period_s: int, failures: int) -> Manifest:
     }
 
 
-def service(name: str, port: int, target: str) -> Manifest:
+def service(name: str, ports: dict[str, int]) -> Manifest:
     """Write a Service."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {"name": name, "labels": labels(name)},
-        "spec": {"selector": labels(name), "ports": [{"name": "http", "port": port, "targetPort": target}]},
+        "spec": {
+            "selector": labels(name),
+            "ports": [{"name": target, "port": port, "targetPort": target} for target, port in ports.items()],
+        },
     }
 
 
@@ -220,8 +225,15 @@ def prepare_job() -> Manifest:
     }
 
 
-def gateway() -> list[Manifest]:
-    """Write the gateway: HAProxy with the configuration of the ConfigMap `gateway`, made from the routes."""
+def gateway_config() -> str:
+    """Write haproxy.cfg for services in containers, each under its own name."""
+    backends = {name: gateway.Backend(f"{name}:{HTTP_PORT}", ADMIN_PORT) for name in NAMES}
+    options = gateway.Options(bind=f":{GATEWAY_PORT}", has_rate_limits=True)
+    return gateway.render(gateway.read_routes(), backends, options)
+
+
+def front() -> list[Manifest]:
+    """Write the gateway: HAProxy with the configuration made from the routes."""
     container = {
         "name": "haproxy",
         "image": "haproxy:3.0",
@@ -244,19 +256,25 @@ def gateway() -> list[Manifest]:
             "template": {"metadata": {"labels": labels("gateway")}, "spec": spec},
         },
     }
-    return [deployed, service("gateway", 80, "http"), disruption_budget("gateway")]
+    config: Manifest = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "gateway", "labels": labels("gateway")},
+        "data": {"haproxy.cfg": gateway_config()},
+    }
+    return [config, deployed, service("gateway", {"http": 80}), disruption_budget("gateway")]
 
 
 def of_workload(workload: Workload) -> list[Manifest]:
     """Write everything that belongs to one workload."""
-    doors = [service(workload.name, HTTP_PORT, "http")] if workload.has_api else []
+    doors = [service(workload.name, {"http": HTTP_PORT, "admin": ADMIN_PORT})] if workload.has_api else []
     return [deployment(workload), *doors, disruption_budget(workload.name), network_policy(workload)]
 
 
 def files() -> dict[str, str]:
     """Give every file of the base by its name."""
     made = {f"{workload.name}.yaml": of_workload(workload) for workload in workloads()}
-    made |= {"common.yaml": common(), "prepare.yaml": [prepare_job()], "gateway.yaml": gateway()}
+    made |= {"common.yaml": common(), "prepare.yaml": [prepare_job()], "gateway.yaml": front()}
     kustomization: Manifest = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
@@ -274,24 +292,29 @@ def _text(manifests: list[Manifest]) -> str:
     return head + yaml.safe_dump_all(manifests, sort_keys=False, explicit_start=True, width=110)
 
 
-def problems_of_base(folder: Path) -> list[str]:
-    """Say where the folder differs from the model."""
-    wanted = files()
-    there = {path.name: path.read_text() for path in folder.glob("*.yaml")}
+def wanted() -> dict[Path, str]:
+    """Give every generated file with its text."""
+    return {BASE / name: text for name, text in files().items()} | {CONFIG: gateway_config()}
+
+
+def problems() -> list[str]:
+    """Say which files differ from the model."""
+    made = wanted()
+    there = {path: path.read_text() for path in [*BASE.glob("*.yaml"), CONFIG] if path.exists()}
     return [
-        f"{folder / name} differs from eb_tools.manifests; write it again"
-        for name in sorted(wanted.keys() | there.keys())
-        if wanted.get(name) != there.get(name)
+        f"{path} differs from eb_tools.manifests; write it again: make docs"
+        for path in sorted(made.keys() | there.keys())
+        if made.get(path) != there.get(path)
     ]
 
 
 def main() -> None:
-    """Write the base."""
+    """Write them."""
     BASE.mkdir(parents=True, exist_ok=True)
     for stale in BASE.glob("*.yaml"):
         stale.unlink()
-    for name, text in files().items():
-        (BASE / name).write_text(text)
+    for path, text in wanted().items():
+        path.write_text(text)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from eb_kit import topology
 from eb_tools import migrate, services
 from eb_tools.debian import find_programs
 from eb_tools.files import write_json
-from eb_tools.haproxy import Gateway, plain_config
+from eb_tools.haproxy import Gateway, local_config
 from eb_tools.layout import Layout, Say, choose_ports, load_secrets
 from eb_tools.ports import HOST
 from eb_tools.postgres import PrivatePostgres
@@ -59,6 +59,7 @@ class Start:
         self.start_unit = start_unit
         self.say = say
         self.given = Given.read(os.environ)
+        self.rate_limits = os.environ.get("EB_RATE_LIMITS", "off")
         self.ports = choose_ports(layout, say)
         self.secrets = load_secrets(layout, SECRETS)
         self._passwords = {name: self.secrets[name] for name in services.NAMES}
@@ -128,7 +129,7 @@ class Start:
         self.say("exchanges, queues and users are there")
 
     async def _gateway(self) -> None:
-        config = plain_config(self.ports["gateway"], {name: self.ports[name] for name in services.NAMES})
+        config = local_config(self.ports, has_rate_limits=self.rate_limits == "on")
         await self.start_unit("gateway", Gateway(self.layout.folder / "gateway", config))
 
     def _write_facts(self) -> None:
@@ -156,7 +157,7 @@ class Start:
             "EB_CLOCK_FILE": str(self.layout.clock),
             "EB_PUBLIC_URL": self.ports.gateway_url,
             "EB_CURSOR_SECRET": self.secrets["cursor"],
-            "EB_RATE_LIMITS": os.environ.get("EB_RATE_LIMITS", "off"),
+            "EB_RATE_LIMITS": self.rate_limits,
             "EB_LOG_LEVEL": os.environ.get("EB_LOG_LEVEL", "info"),
             "EB_AUTH_SECRET": self.secrets["auth_seal"],
             "EB_MAILBOX_DIR": str(self.layout.mail),
@@ -185,7 +186,7 @@ async def start_all(layout: Layout, start_unit: StartUnit, say: Say) -> None:
 
 def _not_ready(units: list[ServiceUnit]) -> str:
     lines = ["These services don't get ready:"]
-    lines += [f"{unit.name} (started {unit.starts} times): {unit.last_line()}" for unit in units]
+    lines += [f"{unit.name} (started {unit.starts} times): {unit.last_words()}" for unit in units]
     return "\n".join(lines)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from eb_tools.ports import HOST
 from eb_tools.processes import Child, Command
 
 NAMES = ("auth", "domain-verify", "catalog", "metering-ingest", "pricing", "ledger", "estimator")
+MOST_CHARACTERS = 300
 INHERITED = ("PATH", "HOME", "LANG", "TMPDIR", "PYTHONHASHSEED", "PYTHONDONTWRITEBYTECODE")
 
 
@@ -70,9 +72,13 @@ class ServiceUnit:
         """Wait for its end."""
         return await self._child.wait()
 
-    def last_line(self) -> str:
-        """Give its log's last line."""
-        return self._child.last_lines(1) or "its log is empty"
+    def last_words(self) -> str:
+        """Give what its log says last, for people: of a JSON line the event and the error."""
+        line = self._child.last_lines(1)
+        if line.startswith("{"):
+            entry = json.loads(line)
+            line = " ".join(str(entry[name]) for name in ("event", "error") if name in entry)
+        return line[:MOST_CHARACTERS] or "its log is empty"
 
     async def is_ready(self, http: aiohttp.ClientSession) -> bool:
         """Ask its readyz."""

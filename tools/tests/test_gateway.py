@@ -1,0 +1,299 @@
+"""The gateway as clients meet it: a real HAProxy with the generated configuration, before small echoing servers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from yarl import URL
+
+from eb_kit.routing import Route
+from eb_tools.gateway import Backend, Options, RouteTable, read_routes, render
+from eb_tools.haproxy import Gateway
+from eb_tools.openapi import all_routes
+from eb_tools.ports import free_port
+
+TABLE = read_routes()
+SERVICES = sorted({entry.service for entry in TABLE.entries})
+U = "0199b1f0-0000-7000-8000-000000000001"
+
+
+def _sample(route: Route) -> str:
+    return re.sub(r"\{\w+\}", "x", route.path)
+
+
+def test_every_route_of_a_service_is_reached_through_the_gateway() -> None:
+    astray = []
+    for route in all_routes():
+        entry = TABLE.entry_of(route.method, _sample(route))
+        service = "auth" if route.service == "gateway" else route.service
+        if entry is None or entry.service != service or entry.body_limit_bytes < route.body_limit:
+            astray.append(route.name)
+
+    assert astray == []
+
+
+def test_every_entry_leads_to_a_route_and_takes_no_larger_body_than_its_routes() -> None:
+    wrong = []
+    for entry in TABLE.entries:
+        led = [route for route in all_routes() if TABLE.entry_of(route.method, _sample(route)) is entry]
+        largest = max((route.body_limit for route in led), default=0)
+        if not led or entry.body_limit_bytes != max(largest, TABLE.body_limit_bytes):
+            wrong.append((entry.path, largest))
+
+    assert wrong == []
+
+
+def test_an_entry_that_names_no_rate_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "routes.yaml"
+    file.write_text(
+        "{defaults: {body_limit_bytes: 1}, rates: {}, routes: [{path: /a, service: auth, rate: missing}]}"
+    )
+
+    with pytest.raises(ValueError, match="there is no rate missing"):
+        read_routes(file)
+
+
+async def _echo(request: web.BaseRequest) -> web.StreamResponse:
+    if request.path == "/catalog/hang":
+        await asyncio.sleep(30)
+    if request.path == "/catalog/break":
+        assert request.transport is not None
+        request.transport.abort()
+    body = await request.read()
+    return web.json_response(
+        {"target": request.raw_path, "headers": dict(request.headers), "bytes": len(body)},
+        headers={"Server": "secret/1.0"},
+    )
+
+
+async def _alive(_: web.BaseRequest) -> web.StreamResponse:
+    return web.Response()
+
+
+@asynccontextmanager
+async def _listening(handler: Any) -> AsyncIterator[int]:
+    server = await asyncio.get_running_loop().create_server(
+        web.Server(handler, max_line_size=16384), "127.0.0.1", 0
+    )
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+
+
+class Front:
+    """A running gateway and a client."""
+
+    def __init__(self, port: int, http: aiohttp.ClientSession) -> None:
+        self.port, self.http = port, http
+
+    async def call(
+        self, method: str, raw_path: str, **options: Any
+    ) -> tuple[int, Any, aiohttp.ClientResponse]:
+        url = URL(f"http://127.0.0.1:{self.port}{raw_path}", encoded=True)
+        async with self.http.request(method, url, **options) as response:
+            return response.status, json.loads(await response.read()), response
+
+    async def raw(self, sent: bytes) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        writer.write(sent)
+        answered = await reader.read()
+        writer.close()
+        return answered
+
+
+@asynccontextmanager
+async def gateway(folder: Path, options: Options, table: RouteTable = TABLE) -> AsyncIterator[Front]:
+    port = free_port(0)
+    async with _listening(_echo) as door, _listening(_alive) as admin:
+        backends = {name: Backend(f"127.0.0.1:{door}", admin) for name in SERVICES}
+        backends["ledger"] = Backend(f"127.0.0.1:{free_port(0)}", admin)
+        (folder / "logs").mkdir()
+        config = render(table, backends, replace(options, bind=f"127.0.0.1:{port}"))
+        unit = Gateway(folder / "gateway", config)
+        await unit.start()
+        try:
+            async with aiohttp.ClientSession() as http:
+                yield Front(port, await _until_open(port, http))
+        finally:
+            await unit.stop()
+
+
+async def _until_open(port: int, http: aiohttp.ClientSession) -> aiohttp.ClientSession:
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                (await asyncio.open_connection("127.0.0.1", port))[1].close()
+            except OSError:
+                await asyncio.sleep(0.02)
+            else:
+                return http
+
+
+@pytest.fixture
+async def front(tmp_path: Path) -> AsyncIterator[Front]:
+    async with gateway(tmp_path, Options(headers_within_s=0.5, answer_within_s=1, idle_s=1)) as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/metering/events/a%2Fb%3Ac?org_id=1",
+        f"/orgs/{U}:detach",
+        f"/orgs/{U}%3Adetach",
+        "/catalog/../orgs",
+        "/catalog//skus",
+        "/catalog/skus/%C3%A4%20",
+    ],
+)
+async def test_paths_arrive_as_sent(front: Front, target: str) -> None:
+    _, echoed, _ = await front.call("GET", target)
+
+    assert echoed["target"] == target
+
+
+async def test_a_request_gets_an_id_of_ours_and_a_trace(front: Front) -> None:
+    _, echoed, response = await front.call("GET", "/catalog/skus", headers={"X-Request-Id": "forged"})
+    headers = echoed["headers"]
+
+    assert headers["X-Request-Id"] == response.headers["X-Request-Id"] != "forged"
+    version, trace_id, span_id, flags = headers["traceparent"].split("-")
+    assert (version, len(trace_id), len(span_id), flags) == ("00", 32, 16, "01")
+    int(trace_id + span_id, 16)
+
+
+async def test_the_trace_of_a_client_is_kept_and_addresses_cannot_be_forged(front: Front) -> None:
+    parent = f"00-{'a' * 32}-{'b' * 16}-01"
+    sent = {
+        "traceparent": parent,
+        "X-Forwarded-For": "8.8.8.8",
+        "Forwarded": "for=8.8.8.8",
+        "X-Real-IP": "8.8.8.8",
+    }
+    _, echoed, response = await front.call("GET", "/catalog/skus", headers=sent)
+
+    assert echoed["headers"]["traceparent"] == parent
+    assert echoed["headers"]["X-Forwarded-For"] == "127.0.0.1"
+    assert "Forwarded" not in echoed["headers"]
+    assert "Server" not in response.headers
+
+
+def _is_problem(response: aiohttp.ClientResponse, members: Any, status: int, code: str) -> bool:
+    return (
+        (response.status, members["status"], members["code"]) == (status, status, code)
+        and response.headers["Content-Type"] == "application/problem+json"
+        and set(members) == {"type", "title", "status", "detail", "instance", "code", "errors", "trace_id"}
+    )
+
+
+@pytest.mark.parametrize("path", ["/", "/nothing", "/orgsx", "/livez", "/readyz", "/metrics", '/a"b', "/%ff"])
+async def test_a_path_of_nobody_answers_404(front: Front, path: str) -> None:
+    _, members, response = await front.call("GET", path)
+
+    assert _is_problem(response, members, 404, "not_found")
+    assert members["instance"] == path
+    assert len(members["trace_id"]) == 32
+
+
+async def test_a_body_over_the_limit_of_its_route_answers_413(front: Front) -> None:
+    body = b"x" * (1024 * 1024 + 1)
+    _, members, response = await front.call("POST", "/catalog/skus", data=body)
+    taken, _, _ = await front.call("POST", "/metering/events", data=body)
+
+    assert _is_problem(response, members, 413, "body_too_large")
+    assert taken == 200
+
+
+async def test_a_service_that_is_down_answers_503_with_retry_after(front: Front) -> None:
+    _, members, response = await front.call("POST", "/ledger/entries")
+
+    assert _is_problem(response, members, 503, "unavailable")
+    assert response.headers["Retry-After"] == "2"
+
+
+async def test_a_service_that_hangs_answers_504(front: Front) -> None:
+    _, members, response = await front.call("GET", "/catalog/hang")
+
+    assert _is_problem(response, members, 504, "gateway_timeout")
+
+
+async def test_a_service_that_breaks_off_answers_502_and_the_request_is_not_repeated(front: Front) -> None:
+    _, members, response = await front.call("POST", "/catalog/break")
+
+    assert _is_problem(response, members, 502, "bad_gateway")
+
+
+async def test_slow_headers_are_cut_off_with_408(front: Front) -> None:
+    answered = await front.raw(b"GET /catalog/skus HTTP/1.1\r\nHost: a\r\nX-Slow: ")
+
+    assert answered.startswith(b"HTTP/1.1 408 ")
+    assert b"application/problem+json" in answered
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET /catalog/skus HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 20_000 + b"\r\n\r\n",
+        b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET /catalog/skus HTTP/1.1\r\nHost: a\r\n"
+        + b"".join(b"X%d: 1\r\n" % n for n in range(200))
+        + b"\r\n",
+        b"GET /catalog\x00 HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"POST /catalog HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"POST /catalog HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
+        b"nonsense\r\n\r\n",
+    ],
+)
+async def test_what_is_no_http_or_too_long_answers_400(front: Front, sent: bytes) -> None:
+    answered = await front.raw(sent)
+
+    assert answered.startswith(b"HTTP/1.1 400 ")
+    assert b"malformed_request" in answered
+
+
+async def test_an_upgrade_is_not_offered_to_services(front: Front) -> None:
+    headers = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    status, echoed, _ = await front.call("GET", "/catalog/skus", headers=headers)
+
+    assert status == 200
+    assert "Upgrade" not in echoed["headers"]
+
+
+async def test_rates_are_counted_per_credential_and_class_and_address(tmp_path: Path) -> None:
+    options = Options(has_rate_limits=True, rate_scale=0.005)
+    async with gateway(tmp_path, options) as front:
+        a, b = {"Authorization": "Bearer a"}, {"Authorization": "Bearer b"}
+        writes = [(await front.call("POST", "/catalog/skus", headers=a))[0] for _ in range(4)]
+        _, members, response = await front.call("POST", "/catalog/skus", headers=a)
+        others = [
+            (await front.call("POST", "/catalog/skus", headers=b))[0],
+            (await front.call("GET", "/catalog/skus", headers=a))[0],
+            (await front.call("POST", "/metering/events", headers=a))[0],
+        ]
+        sign_in = [(await front.call("POST", "/auth/login", headers=header))[0] for header in (a, b)]
+
+    assert writes == [200, 200, 200, 429]
+    assert _is_problem(response, members, 429, "rate_limited")
+    assert response.headers["Retry-After"] == "60"
+    assert others == [200, 200, 200]
+    assert sign_in == [200, 429]
+
+
+async def test_an_address_is_bounded_whatever_credentials_it_shows(tmp_path: Path) -> None:
+    table = replace(TABLE, rates=dict(TABLE.rates) | {"address": replace(TABLE.rates["address"], limit=5)})
+    async with gateway(tmp_path, Options(has_rate_limits=True), table) as front:
+        answers = [
+            (await front.call("GET", "/catalog/skus", headers={"Authorization": f"Bearer {n}"}))[0]
+            for n in range(7)
+        ]
+
+    assert answers == [200] * 5 + [429] * 2
