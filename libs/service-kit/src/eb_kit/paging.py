@@ -92,7 +92,7 @@ _HEADERS = {**SAFE_HEADERS, "Content-Type": "application/json"}
 def _write_cursor(request: web.Request, query: Page, key: Mapping[str, object]) -> str:
     tagged = {}
     for name, value in key.items():
-        kind, write = _WRITERS[type(value)]
+        kind, write = next(entry for made, entry in _WRITERS.items() if isinstance(value, made))
         tagged[name] = (kind, write(value))
     payload = json.dumps(tagged, separators=(",", ":")).encode()
     return base64.urlsafe_b64encode(_mac(request, query, payload) + payload).decode().rstrip("=")

@@ -49,8 +49,8 @@ async def insert_org(tx: Tx, org: Org) -> None:
 async def _insert_pairs(tx: Tx, org: Org) -> None:
     await tx.execute(
         "INSERT INTO org_hierarchy (ancestor_org_id, descendant_org_id, depth)"
-        " SELECT ancestor_org_id, $1, depth + 1 FROM org_hierarchy WHERE descendant_org_id = $2::uuid"
-        " UNION ALL SELECT $1, $1, 0",
+        " SELECT ancestor_org_id, $1::uuid, depth + 1 FROM org_hierarchy WHERE descendant_org_id = $2::uuid"
+        " UNION ALL SELECT $1::uuid, $1::uuid, 0",
         org.org_id,
         org.parent_org_id,
     )

@@ -1,0 +1,160 @@
+"""A running auth service on a database of its own, and people who use it."""
+
+from __future__ import annotations
+
+import email
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+import structlog
+
+from eb_auth.app import SERVICE
+from eb_auth.jobs import send_mails
+from eb_kit.testing import Client, running
+from eb_kit.testing_db import ClonedDatabase
+
+structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+NO_BROKER = "amqp://guest:guest@127.0.0.1:1/"
+numbers = count(1)
+
+
+@dataclass
+class Answer:
+    """What came back."""
+
+    status: int
+    body: Any
+    raw: bytes
+    headers: Any
+
+
+@dataclass
+class Person:
+    """Somebody who is signed in; `org_id` is the context of the current access token."""
+
+    service: AuthService
+    email: str
+    tokens: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def user_id(self) -> str:
+        return str(self.tokens["user_id"])
+
+    async def call(self, method: str, path: str, body: object = None, **headers: str) -> Answer:
+        bearer = {"Authorization": f"Bearer {self.tokens['access_token']}"}
+        return await self.service.call(method, path, body, **bearer, **headers)
+
+    async def refresh(self, org_id: object = None) -> Answer:
+        body = {"grant_type": "refresh_token", "refresh_token": self.tokens["refresh_token"]}
+        if org_id is not None:
+            body["org_id"] = str(org_id)
+        answer = await self.service.call("POST", "/auth/token", body)
+        if answer.status == 200:
+            self.tokens = answer.body
+        return answer
+
+    async def found_org(self, **members: object) -> dict[str, Any]:
+        """Create an organisation and take its context."""
+        answer = await self.call("POST", "/orgs", an_org(**members))
+        assert answer.status == 201, answer.body
+        assert (await self.refresh(answer.body["org_id"])).status == 200
+        return dict(answer.body)
+
+    async def add_child(self, parent_id: str, **members: object) -> dict[str, Any]:
+        """Create a child under an organisation whose Admin this person is, and take the child's context."""
+        assert (await self.refresh(parent_id)).status == 200
+        answer = await self.call("POST", f"/orgs/{parent_id}/children", an_org(**members))
+        assert answer.status == 201, answer.body
+        return dict(answer.body)
+
+
+@dataclass
+class AuthService:
+    """The service under test with its mailbox and its owner's view of the database."""
+
+    client: Client
+    mailbox: Path
+    owner: asyncpg.Connection[Any]
+
+    async def call(self, method: str, path: str, body: object = None, **headers: str) -> Answer:
+        sent: dict[str, Any] = {"headers": headers}
+        if body is not None:
+            sent["json"] = body
+        async with self.client.http.request(method, self.client.url(path), **sent) as answer:
+            raw = await answer.read()
+            parsed = await answer.json(content_type=None) if raw else None
+            return Answer(answer.status, parsed, raw, answer.headers)
+
+    def codes(self, address: str) -> list[str]:
+        """Give the codes mailed so far to an address, oldest first."""
+        mails = [email.message_from_bytes(path.read_bytes()) for path in sorted(self.mailbox.glob("*.eml"))]
+        return [mail["X-EB-Code"] for mail in mails if mail["To"] == address.lower()]
+
+    async def ask_code(self, address: str) -> str:
+        """Ask for a code and give it."""
+        for path in self.mailbox.glob("*.eml"):
+            path.unlink()
+        answer = await self.call("POST", "/auth/login", {"email": address})
+        assert answer.status == 202, answer.body
+        async with self.client.context.begin("system:auth") as tx:
+            await send_mails(tx)
+        [code] = self.codes(address)
+        return code
+
+    async def sign_in(self, address: str | None = None) -> Person:
+        """Sign somebody in; a new person without an address."""
+        address = address or f"person{next(numbers)}@example.org"
+        code = await self.ask_code(address)
+        answer = await self.call("POST", "/auth/sessions", {"email": address, "code": code})
+        assert answer.status == 201, answer.body
+        return Person(self, address, answer.body)
+
+    async def join(self, person: Person, org_id: object, role: str = "User") -> None:
+        """Make somebody a member, as an accepted invitation would, and take the context."""
+        async with self.owner.transaction():
+            await self.owner.execute("SELECT set_config('eb.actor', 'system:test', true)")
+            await self.owner.execute(
+                "INSERT INTO auth.membership VALUES ($1, $2, $3, 'active', $4)",
+                UUID(str(org_id)),
+                UUID(person.user_id),
+                role,
+                self.client.context.clock.now(),
+            )
+        assert (await person.refresh(org_id)).status == 200
+
+    def staff(self, *roles: str) -> dict[str, str]:
+        """Give the Authorization header of platform staff."""
+        return self.client.auth(roles=roles)
+
+
+def an_org(**members: object) -> dict[str, object]:
+    """Describe a valid new organisation."""
+    number = next(numbers)
+    return {"legal_name": f"Org {number}", "org_slug": f"org-{number}", **members}
+
+
+@pytest.fixture
+def environ() -> dict[str, str]:
+    """Further settings of the service; a test module overrides it."""
+    return {}
+
+
+@pytest.fixture
+async def auth(
+    fresh_db: ClonedDatabase, tmp_path: Path, environ: dict[str, str]
+) -> AsyncIterator[AuthService]:
+    """The service with its HTTP door open; the tests do what its clock doors would."""
+    mailbox = tmp_path / "mail"
+    mailbox.mkdir()
+    owner = await asyncpg.connect(fresh_db.owner_dsn)
+    settings = {"EB_MAILBOX_DIR": str(mailbox), "EB_CLOCK_FILE": str(tmp_path / "clock"), **environ}
+    async with running(SERVICE, fresh_db.dsn("auth"), NO_BROKER, doors=("api",), environ=settings) as client:
+        yield AuthService(client, mailbox, owner)
+    await owner.close()

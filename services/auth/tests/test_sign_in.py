@@ -1,0 +1,279 @@
+"""Codes, sessions, rotation and revocation on the real database."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from jwt import PyJWK
+
+from .conftest import AuthService, Person
+
+
+async def advance(auth: AuthService, seconds: float) -> None:
+    """Move the business clock."""
+    file = auth.client.context.settings.clock_file
+    file.write_text(str(seconds))
+    await asyncio.sleep(0.15)
+
+
+async def test_a_code_signs_in_and_makes_the_user(auth: AuthService) -> None:
+    person = await auth.sign_in("New.Person@Example.org")
+
+    me = await person.call("GET", "/auth/me")
+
+    assert me.status == 200
+    assert me.body["email"] == "new.person@example.org"
+    assert me.body["memberships"] == []
+    assert person.tokens["token_type"] == "Bearer"
+    assert person.tokens["expires_in"] == 300
+
+
+async def test_login_answers_the_same_bytes_for_known_and_unknown_addresses(auth: AuthService) -> None:
+    await auth.sign_in("known@example.org")
+
+    known = await auth.call("POST", "/auth/login", {"email": "known@example.org"})
+    unknown = await auth.call("POST", "/auth/login", {"email": "unknown@example.org"})
+
+    assert known.status == unknown.status == 202
+    assert known.raw == unknown.raw
+
+
+async def test_a_wrong_code_answers_the_same_whether_or_not_one_was_asked_for(auth: AuthService) -> None:
+    await auth.ask_code("asked@example.org")
+
+    asked = await auth.call("POST", "/auth/sessions", {"email": "asked@example.org", "code": "x"})
+    never = await auth.call("POST", "/auth/sessions", {"email": "never@example.org", "code": "x"})
+
+    assert asked.status == never.status == 401
+    assert asked.body["code"] == "code_invalid"
+    assert {**asked.body, "trace_id": ""} == {**never.body, "trace_id": ""}
+
+
+async def test_a_code_works_once(auth: AuthService) -> None:
+    person = await auth.sign_in("once@example.org")
+    [code] = auth.codes("once@example.org")
+
+    again = await auth.call("POST", "/auth/sessions", {"email": person.email, "code": code})
+
+    assert again.status == 401
+
+
+async def test_a_code_dies_after_five_wrong_guesses_even_when_they_come_at_once(auth: AuthService) -> None:
+    code = await auth.ask_code("victim@example.org")
+    wrong = [f"{number:08}" for number in range(20) if f"{number:08}" != code]
+
+    async def guess(text: str) -> int:
+        return (
+            await auth.call("POST", "/auth/sessions", {"email": "victim@example.org", "code": text})
+        ).status
+
+    assert set(await asyncio.gather(*map(guess, wrong))) == {401}
+    assert await guess(code) == 401
+
+
+async def test_four_wrong_guesses_leave_the_code_alive(auth: AuthService) -> None:
+    code = await auth.ask_code("clumsy@example.org")
+    for _ in range(4):
+        await auth.call("POST", "/auth/sessions", {"email": "clumsy@example.org", "code": "nope"})
+
+    answer = await auth.call("POST", "/auth/sessions", {"email": "clumsy@example.org", "code": code})
+
+    assert answer.status == 201
+
+
+async def test_a_code_dies_after_ten_minutes(auth: AuthService) -> None:
+    code = await auth.ask_code("slow@example.org")
+    await advance(auth, 601)
+
+    answer = await auth.call("POST", "/auth/sessions", {"email": "slow@example.org", "code": code})
+
+    assert answer.status == 401
+
+
+async def test_one_code_used_twice_at_once_signs_in_once(auth: AuthService) -> None:
+    code = await auth.ask_code("twice@example.org")
+    body = {"email": "twice@example.org", "code": code}
+
+    answers = await asyncio.gather(*(auth.call("POST", "/auth/sessions", body) for _ in range(6)))
+
+    assert sorted(answer.status for answer in answers) == [201, 401, 401, 401, 401, 401]
+
+
+async def test_secrets_lie_hashed_or_sealed(auth: AuthService) -> None:
+    person = await auth.sign_in("secret@example.org")
+    code = await auth.ask_code("secret@example.org")
+    refresh_token = person.tokens["refresh_token"].encode()
+
+    rows = [
+        bytes(value)
+        for table, column in (
+            ("login_code", "code_hmac"),
+            ("refresh_token", "token_sha256"),
+            ("signing_key", "sealed_private"),
+        )
+        for (value,) in await auth.owner.fetch(f"SELECT {column} FROM auth.{table}")
+    ]
+
+    assert not any(code.encode() in row or refresh_token in row for row in rows)
+
+
+async def test_refresh_rotates_and_keeps_the_session(auth: AuthService) -> None:
+    person = await auth.sign_in()
+    before = dict(person.tokens)
+
+    assert (await person.refresh()).status == 200
+
+    assert person.tokens["session_id"] == before["session_id"]
+    assert person.tokens["refresh_token"] != before["refresh_token"]
+    assert (await person.call("GET", "/auth/me")).status == 200
+
+
+async def test_of_refreshes_at_once_one_wins_and_the_session_lives(auth: AuthService) -> None:
+    for _ in range(5):
+        person = await auth.sign_in()
+        tabs = [Person(auth, person.email, dict(person.tokens)) for _ in range(6)]
+
+        answers = await asyncio.gather(*(tab.refresh() for tab in tabs))
+
+        assert sorted(answer.status for answer in answers) == [200, 401, 401, 401, 401, 401]
+        [winner] = [tab for tab in tabs if tab.tokens != person.tokens]
+        assert (await winner.refresh()).status == 200
+
+
+async def test_a_token_used_again_after_the_grace_ends_the_whole_family(auth: AuthService) -> None:
+    person = await auth.sign_in()
+    thief = Person(auth, person.email, dict(person.tokens))
+    await person.refresh()
+    await advance(auth, 11)
+
+    assert (await thief.refresh()).status == 401
+
+    assert (await person.refresh()).status == 401
+    assert await becomes_401(person)
+    reason = await auth.owner.fetchval("SELECT revoked_reason FROM auth.session")
+    assert reason == "token_reused"
+
+
+async def becomes_401(person: Person, within_s: float = 1.0) -> bool:
+    """Tell whether the access token stops working in time."""
+    until = time.monotonic() + within_s
+    while time.monotonic() < until:
+        if (await person.call("GET", "/auth/me")).status == 401:
+            return True
+        await asyncio.sleep(0.05)
+    return False
+
+
+async def test_an_idle_session_ends_and_so_does_an_old_one(auth: AuthService) -> None:
+    idle, old = await auth.sign_in(), await auth.sign_in()
+    for day in range(13, 91, 13):
+        await advance(auth, day * 86_400)
+        assert (await old.refresh()).status == 200
+    assert (await idle.refresh()).status == 401
+    await advance(auth, 90 * 86_400)
+
+    assert (await old.refresh()).status == 401
+
+
+async def test_sessions_are_listed_and_revoked(auth: AuthService) -> None:
+    phone = await auth.sign_in()
+    laptop = await auth.sign_in(phone.email)
+
+    listed = await laptop.call("GET", "/auth/sessions")
+    gone = await laptop.call("DELETE", f"/auth/sessions/{phone.tokens['session_id']}")
+
+    assert [s["session_id"] for s in listed.body["items"]] == [
+        laptop.tokens["session_id"],
+        phone.tokens["session_id"],
+    ]
+    assert [s["is_current"] for s in listed.body["items"]] == [True, False]
+    assert gone.status == 204
+    assert await becomes_401(phone)
+    assert (await phone.refresh()).status == 401
+    assert (await laptop.call("DELETE", f"/auth/sessions/{phone.tokens['session_id']}")).status == 204
+    assert len((await laptop.call("GET", "/auth/sessions")).body["items"]) == 1
+
+
+async def test_someone_elses_session_is_not_there_but_the_operator_ends_it(auth: AuthService) -> None:
+    person, stranger = await auth.sign_in(), await auth.sign_in()
+    path = f"/auth/sessions/{person.tokens['session_id']}"
+
+    assert (await stranger.call("DELETE", path)).status == 404
+    assert (await auth.call("DELETE", path, **auth.staff("Operator"))).status == 204
+    assert await becomes_401(person)
+
+
+async def test_access_tokens_verify_with_the_published_keys(auth: AuthService) -> None:
+    person = await auth.sign_in()
+    org = await person.found_org()
+    token = person.tokens["access_token"]
+
+    published = await auth.call("GET", "/.well-known/jwks.json")
+    kid = jwt.get_unverified_header(token)["kid"]
+    [key] = [key for key in published.body["keys"] if key["kid"] == kid]
+    public = PyJWK(key).key
+    assert isinstance(public, Ed25519PublicKey)
+    claims = jwt.decode(token, public, algorithms=["EdDSA"], audience="event-builder")
+
+    assert "max-age" in published.headers["Cache-Control"]
+    assert claims["sub"] == person.user_id
+    assert claims["sid"] == person.tokens["session_id"]
+    assert claims["org"] == org["org_id"]
+    assert claims["roles"] == ["Admin"]
+    assert claims["exp"] - claims["iat"] == 300
+
+
+async def test_refresh_for_an_org_without_a_role_is_404_and_uses_nothing_up(auth: AuthService) -> None:
+    person, other = await auth.sign_in(), await auth.sign_in()
+    org = await other.found_org()
+
+    assert (await person.refresh(org["org_id"])).status == 404
+    assert (await person.refresh()).status == 200
+
+
+async def test_signing_keys_are_announced_before_their_use(auth: AuthService) -> None:
+    rows = await auth.owner.fetch(
+        "SELECT k.kid, o.created_at <= k.active_from + interval '1 s' AS in_time FROM auth.signing_key k"
+        " JOIN auth.outbox o ON o.type = 'auth.signing_key.changed.v1' AND o.subject = k.kid"
+    )
+
+    assert [row["in_time"] for row in rows] == [True]
+
+
+async def test_signing_keys_rotate_without_voiding_what_was_signed(auth: AuthService) -> None:
+    from eb_auth.jobs import rotate_signing_keys
+
+    person = await auth.sign_in()
+    async with auth.client.context.begin("system:auth") as tx:
+        await tx.execute("UPDATE signing_key SET active_from = active_from - interval '31 days'")
+    for _ in range(2):
+        async with auth.client.context.begin("system:auth") as tx:
+            await rotate_signing_keys(tx)
+
+    keys = (await auth.call("GET", "/.well-known/jwks.json")).body["keys"]
+    assert len(keys) == 2
+    assert jwt.get_unverified_header(person.tokens["access_token"])["kid"] == keys[1]["kid"]
+    assert (await person.refresh()).status == 200
+    assert jwt.get_unverified_header(person.tokens["access_token"])["kid"] == keys[1]["kid"]
+
+    async with auth.client.context.begin("system:auth") as tx:
+        await tx.execute("UPDATE signing_key SET active_from = active_from - interval '2 days'")
+        await rotate_signing_keys(tx)
+    assert [key["kid"] for key in (await auth.call("GET", "/.well-known/jwks.json")).body["keys"]] == [
+        keys[0]["kid"]
+    ]
+
+
+async def test_no_fact_names_a_person(auth: AuthService) -> None:
+    person = await auth.sign_in("jane.private@example.org")
+    await person.found_org(legal_name="Jane Private Events", tax_id="TAX-77")
+
+    bodies = [bytes(row["body"]) for row in await auth.owner.fetch("SELECT body FROM auth.outbox")]
+
+    assert bodies
+    assert not any(b"jane" in body.lower() or b"TAX-77" in body for body in bodies)
+    assert all(json.loads(body) for body in bodies)
