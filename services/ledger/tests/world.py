@@ -24,6 +24,7 @@ from eb_ledger.consumers import give_default_accounts, post_priced_charges
 
 from .factories import BORN, a_message, an_org
 
+FINANCE = new_id()
 NO_BROKER = "amqp://nobody@127.0.0.1:1/"
 
 
@@ -70,7 +71,7 @@ class World:
         **token: Any,
     ) -> tuple[int, Any]:
         """Call an HTTP door, as Finance unless a token says otherwise; give status and body."""
-        auth = headers or self.client.auth(**(token or {"roles": ["Finance"]}))
+        auth = headers or self.client.auth(**(token or {"roles": ["Finance"], "user_id": FINANCE}))
         async with self.client.http.request(method, self.client.url(path), json=body, headers=auth) as answer:
             return answer.status, await answer.json()
 
@@ -102,9 +103,9 @@ class World:
 
     async def an_org_with_a_partner(self, pct: str = "10") -> UUID:
         """Give an organisation whose partner gets `pct` percent of SMS."""
-        org_id = await self.org()
-        await self.rate(pct)
-        await self.por(await self.partner(), org_id=org_id)
+        org_id, tier = await self.org(), str(new_id())
+        await self.rate(pct, tier)
+        await self.por(await self.partner(tier), org_id=org_id)
         return org_id
 
     async def lines(self, *org_ids: UUID) -> list[asyncpg.Record]:

@@ -20,7 +20,7 @@ DEFAULT_NAME = "Default"
 async def insert_default_accounts_once(tx: Tx, org_ids: Sequence[UUID]) -> None:
     """Give organisations a default account where they have none; in the order given, sorted everywhere."""
     await tx.execute(
-        f"INSERT INTO billing_account ({COLUMNS})"  # noqa: S608 - our own column names
+        f"INSERT INTO billing_account ({COLUMNS})"
         " SELECT new.account_id, new.org_id, $3, NULL, 'active', NULL, true, $4"
         " FROM unnest($1::uuid[], $2::uuid[]) AS new (account_id, org_id)"
         " WHERE NOT EXISTS (SELECT 1 FROM billing_account b WHERE b.owner_org_id = new.org_id AND b.is_default)"
@@ -35,7 +35,7 @@ async def insert_default_accounts_once(tx: Tx, org_ids: Sequence[UUID]) -> None:
 async def insert_account(tx: Tx, account: BillingAccount) -> None:
     """Keep a new billing account."""
     await tx.execute(
-        f"INSERT INTO billing_account ({COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",  # noqa: S608
+        f"INSERT INTO billing_account ({COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
         account.billing_account_id,
         account.owner_org_id,
         account.name,
@@ -50,7 +50,7 @@ async def insert_account(tx: Tx, account: BillingAccount) -> None:
 async def get_account(tx: Tx, billing_account_id: UUID) -> BillingAccount:
     """Give a billing account, or raise NotFound."""
     row = await tx.fetchrow(
-        f"SELECT {COLUMNS} FROM billing_account WHERE billing_account_id = $1",  # noqa: S608
+        f"SELECT {COLUMNS} FROM billing_account WHERE billing_account_id = $1",
         billing_account_id,
     )
     if row is None:
@@ -63,7 +63,7 @@ async def list_accounts(
 ) -> list[BillingAccount]:
     """Give billing accounts, newest first: of one owner or of all, before an id."""
     rows = await tx.fetch(
-        f"SELECT {COLUMNS} FROM billing_account"  # noqa: S608
+        f"SELECT {COLUMNS} FROM billing_account"
         " WHERE ($1::uuid IS NULL OR owner_org_id = $1) AND ($2::uuid IS NULL OR billing_account_id < $2)"
         " ORDER BY billing_account_id DESC LIMIT $3",
         owner_org_id,

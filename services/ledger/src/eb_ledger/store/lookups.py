@@ -62,8 +62,7 @@ async def list_partners_of_record(
 ) -> dict[UUID, list[PartnerOfRecord]]:
     """Give all partners of record, of any time, by the organisation or billing account they are of."""
     rows = await tx.fetch(
-        f"SELECT {POR_COLUMNS} FROM partner_of_record"  # noqa: S608 - our own column names
-        " WHERE org_id = ANY($1) OR billing_account_id = ANY($2)",
+        f"SELECT {POR_COLUMNS} FROM partner_of_record WHERE org_id = ANY($1) OR billing_account_id = ANY($2)",
         list(org_ids),
         list(account_ids),
     )

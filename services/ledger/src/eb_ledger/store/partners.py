@@ -141,7 +141,7 @@ async def insert_por(tx: Tx, por: PartnerOfRecord) -> None:
     """Keep a partner of record; raises PorOverlap or PartnerUnknown."""
     try:
         await tx.execute(
-            f"INSERT INTO partner_of_record ({POR_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",  # noqa: S608
+            f"INSERT INTO partner_of_record ({POR_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
             por.por_id,
             por.org_id,
             por.billing_account_id,
@@ -160,7 +160,7 @@ async def insert_por(tx: Tx, por: PartnerOfRecord) -> None:
 async def lock_por(tx: Tx, por_id: UUID) -> PartnerOfRecord:
     """Lock a partner of record until `tx` ends; raises NotFound."""
     row = await tx.fetchrow(
-        f"SELECT {POR_COLUMNS} FROM partner_of_record WHERE por_id = $1 FOR UPDATE",  # noqa: S608
+        f"SELECT {POR_COLUMNS} FROM partner_of_record WHERE por_id = $1 FOR UPDATE",
         por_id,
     )
     if row is None:
@@ -196,7 +196,7 @@ async def list_pors(
 ) -> list[PartnerOfRecord]:
     """Give partners of record, newest first, by whom they are of and who they are."""
     rows = await tx.fetch(
-        f"SELECT {POR_COLUMNS} FROM partner_of_record"  # noqa: S608
+        f"SELECT {POR_COLUMNS} FROM partner_of_record"
         " WHERE ($1::uuid IS NULL OR org_id = $1) AND ($2::uuid IS NULL OR billing_account_id = $2)"
         " AND ($3::uuid IS NULL OR partner_id = $3) AND ($4::uuid IS NULL OR por_id < $4)"
         " ORDER BY por_id DESC LIMIT $5",

@@ -49,7 +49,7 @@ async def list_entries(tx: Tx, filters: Mapping[str, object], limit: int) -> lis
     """Give lines, the last posted first; `filters` by the names of CONDITIONS, None ones left out."""
     where, values = _where(filters)
     rows = await tx.fetch(
-        f"SELECT {COLUMNS} FROM ledger WHERE {where} ORDER BY entry_id DESC LIMIT {int(limit)}",  # noqa: S608
+        f"SELECT {COLUMNS} FROM ledger WHERE {where} ORDER BY entry_id DESC LIMIT {int(limit)}",
         *values,
     )
     return [Entry(*row) for row in rows]
@@ -57,7 +57,7 @@ async def list_entries(tx: Tx, filters: Mapping[str, object], limit: int) -> lis
 
 async def get_entry(tx: Tx, entry_id: UUID) -> Entry:
     """Give a line, or raise NotFound."""
-    row = await tx.fetchrow(f"SELECT {COLUMNS} FROM ledger WHERE entry_id = $1", entry_id)  # noqa: S608
+    row = await tx.fetchrow(f"SELECT {COLUMNS} FROM ledger WHERE entry_id = $1", entry_id)
     if row is None:
         raise NotFound
     return Entry(*row)
@@ -67,7 +67,7 @@ async def sum_entries(tx: Tx, filters: Mapping[str, object]) -> list[Balance]:
     """Sum lines, one item a currency; currencies are never added up."""
     where, values = _where(filters)
     rows = await tx.fetch(
-        "SELECT currency, sum(amount_gross) AS amount_gross, sum(waived_amount) AS waived_amount,"  # noqa: S608
+        "SELECT currency, sum(amount_gross) AS amount_gross, sum(waived_amount) AS waived_amount,"
         " sum(credit_applied) AS credit_applied, sum(tax_amount) AS tax_amount,"
         " sum(partner_amount) AS partner_amount, sum(net) AS net, count(*) AS lines"
         f" FROM ledger WHERE {where} GROUP BY currency ORDER BY currency",
