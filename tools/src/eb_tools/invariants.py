@@ -17,7 +17,7 @@ CHECKS: dict[str, str] = {
         SELECT org_id, id, m.quantity AS metered, p.quantity AS priced
         FROM metered m FULL JOIN priced p USING (org_id, id, sku)
         WHERE m.quantity IS DISTINCT FROM p.quantity
-          AND NOT EXISTS (SELECT FROM pricing.waiting_usage w WHERE w.org_id = m.org_id AND w.usage_id::text = m.id)""",
+          AND NOT EXISTS (SELECT FROM pricing.unrated_usage w WHERE w.org_id = m.org_id AND w.usage_id::text = m.id)""",
     "priced = in the ledger, per charge": """
         SELECT org_id, charge_id, c.amount_gross AS priced, l.amount_gross AS posted, c.quantity, l.quantity AS q
         FROM pricing.charge c
