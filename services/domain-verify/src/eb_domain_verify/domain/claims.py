@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from .errors import ClaimNotPending, ClaimRevoked, WildcardNotOrganizational
+from .errors import ClaimNotPending, WildcardNotOrganizational
 from .names import Suffixes, is_within
 
 TOKEN_LIFE = timedelta(hours=72)
@@ -61,10 +61,10 @@ def holder_against(claim: Claim, family: Iterable[Claim]) -> Claim | None:
 def standings(family: Iterable[Claim]) -> dict[UUID, str]:
     """Give the status each open claim of a family ought to have.
 
-    `pending_conflict` where another organisation holds an overlapping verified claim, or has an older open
-    claim of the same name; else `pending`.
+    `pending_conflict` where another organisation holds an overlapping verified claim, or an earlier claim of
+    the same name is open; else `pending`. Who is pending stays so: the others queue behind by age.
     """
-    members = sorted(family, key=lambda claim: (claim.created_at, claim.claim_id))
+    members = sorted(family, key=lambda claim: (claim.status != "pending", claim.created_at, claim.claim_id))
     first: set[str] = {claim.domain for claim in members if claim.status == "verified"}
     result: dict[UUID, str] = {}
     for claim in members:
@@ -90,9 +90,3 @@ def must_be_open(claim: Claim) -> None:
     """Raise ClaimNotPending unless the claim still waits for its proof."""
     if claim.status not in OPEN:
         raise ClaimNotPending
-
-
-def must_not_be_revoked(claim: Claim) -> None:
-    """Raise ClaimRevoked if the claim is over."""
-    if claim.status == "revoked":
-        raise ClaimRevoked

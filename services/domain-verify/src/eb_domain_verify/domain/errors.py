@@ -87,14 +87,6 @@ class ClaimNotPending(Refusal):
     title = "Only a pending claim can get a new token."
 
 
-class ClaimRevoked(Refusal):
-    """It is revoked already."""
-
-    code = "claim_revoked"
-    kind = Kind.CONFLICT
-    title = "The claim is revoked."
-
-
 class SignatureInvalid(Refusal):
     """The request's signature is missing or wrong."""
 
@@ -117,11 +109,3 @@ class EnvelopeInvalid(Refusal):
     code = "envelope_invalid"
     kind = Kind.INVALID
     title = "An envelope field is not valid."
-
-
-class MailEmpty(Refusal):
-    """No mail in the body."""
-
-    code = "mail_empty"
-    kind = Kind.INVALID
-    title = "The body holds no mail."
