@@ -22,8 +22,8 @@ from eb_tools.layout import Layout, choose_ports, load_secrets
 from eb_tools.paths import writable_folder
 from eb_tools.ports import HOST, free_port, free_ports, is_free
 from eb_tools.processes import Child, Command
-from eb_tools.supervisor import only_one, sentence
-from eb_tools.trouble import Trouble
+from eb_tools.supervisor import only_one
+from eb_tools.trouble import Trouble, sentence
 
 SLEEP = "import time; time.sleep(60)"
 STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('on', flush=True); {SLEEP}"

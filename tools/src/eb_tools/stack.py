@@ -25,7 +25,7 @@ from eb_tools.files import read_json
 from eb_tools.layout import Layout
 from eb_tools.paths import run_dir, writable_folder
 from eb_tools.postgres import PrivatePostgres
-from eb_tools.trouble import Trouble
+from eb_tools.trouble import Trouble, sentence
 
 UP_TIMEOUT_S = 240
 DOWN_TIMEOUT_S = 60
@@ -233,8 +233,6 @@ COMMANDS: dict[str, Callable[[Stack], None]] = {"run": run, "up": up, "down": do
 
 def main() -> int:
     """Do one command on the stack of `EB_RUN_DIR`; what went wrong is said in a sentence, exit status 1."""
-    from eb_tools.supervisor import sentence
-
     parser = argparse.ArgumentParser(prog="python -m eb_tools.stack", description=main.__doc__)
     parser.add_argument("command", choices=sorted(COMMANDS))
     command = COMMANDS[parser.parse_args().command]

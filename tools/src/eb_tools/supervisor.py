@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import fcntl
 import os
 import signal
@@ -23,7 +22,7 @@ from eb_tools.files import write_json
 from eb_tools.layout import Layout
 from eb_tools.paths import run_dir, writable_folder
 from eb_tools.processes import end_with
-from eb_tools.trouble import Trouble
+from eb_tools.trouble import Trouble, sentence
 
 BACKOFF_S = (0.0, 0.5, 1.0, 2.0, 4.0)
 SHORT_LIFE_S = 2.0
@@ -181,19 +180,6 @@ def only_one(layout: Layout) -> Iterator[None]:
             message = f"A stack is running on {layout.folder} already; make down ends it."
             raise Trouble(message) from error
         yield
-
-
-def sentence(error: BaseException) -> str | None:
-    """Say what went wrong for people; None for what is a defect and deserves its traceback."""
-    if isinstance(error, BaseExceptionGroup):
-        return next((found for inner in error.exceptions if (found := sentence(inner))), None)
-    if isinstance(error, Trouble):
-        return str(error)
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"The disk is full ({error.filename or 'while writing'}). Free some space and start again."
-    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return f"{error.filename or 'A file'} can't be written to: {error.strerror}."
-    return None
 
 
 def main() -> int:
