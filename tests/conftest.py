@@ -37,16 +37,12 @@ class Running:
     def facts(self) -> dict[str, Any]:
         return dict(json.loads((self.run_dir / "stack.json").read_text()))
 
-    @property
-    def pids(self) -> dict[str, list[int]]:
-        return dict(json.loads((self.run_dir / "pids.json").read_text()))
-
 
 @pytest.fixture(scope="session")
 def stack() -> AsyncIterator[Running]:
     given = os.environ.get("EB_TEST_RUN_DIR")
     run_dir = Path(given) if given else repository() / ".run" / "test"
-    control = Stack(run_dir)
+    control = Stack(run_dir, {"EB_PORTS": "any"})
     if not given:
         control.up()
     yield Running(run_dir, control)

@@ -86,11 +86,8 @@ async def test_kill_9_of_every_process_in_turn_loses_and_doubles_nothing(stack: 
     async def killer() -> None:
         for victim in VICTIMS:
             await asyncio.sleep(3)
-            before = stack.pids[victim]
-            stack.control.kill(victim)
-            await wait_for(
-                lambda b=before, v=victim: _restarted(stack, v, b), f"{victim} to be back", timeout_s=40
-            )
+            killed = stack.control.kill(victim)
+            await asyncio.to_thread(stack.control.wait_for_new, victim, killed, 40)
 
     await asyncio.gather(flow(world, member, events, lasting_s=60), killer())
     await assert_exact(stack, world, member, events, timeout_s=HEALED_S + 30)
