@@ -175,3 +175,16 @@ def test_pointers_lead_into_the_input(value: Any, pointers: list[str]) -> None:
         validate(Everything, value)
 
     assert [fault.pointer for fault in faults_of(refused.value, value)] == pointers
+
+
+class OddNames(Input):
+    type: Decimal
+    default: UUID
+    config: datetime
+    ref: Decimal
+
+
+def test_members_may_have_any_name() -> None:
+    read = validate(OddNames, {"type": "1", "default": U, "config": "2026-11-04T02:00:00Z", "ref": 2})
+
+    assert (read.type, read.default, read.ref) == (1, UUID(U), 2)

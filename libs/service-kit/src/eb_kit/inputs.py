@@ -90,6 +90,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "uuid": _read_text_only,
 }
 _LAX = frozenset({"enum", "tuple", "set", "frozenset", "model"})
+_BY_NAME = frozenset({"fields", "choices"})
 _NO_SCHEMA = frozenset(
     {"metadata", "config", "default", "cls", "ref", "serialization", "expected", "members"}
 )
@@ -103,7 +104,7 @@ def _exactly(schema: Any) -> Any:
         return tuple(_exactly(item) for item in schema)
     if not isinstance(schema, dict):
         return schema
-    inside = {key: value if key in _NO_SCHEMA else _exactly(value) for key, value in schema.items()}
+    inside = {key: _exactly_member(key, value) for key, value in schema.items()}
     kind = schema.get("type")
     if kind in _READERS:
         serialization = inside.pop("serialization", None)
@@ -112,6 +113,14 @@ def _exactly(schema: Any) -> Any:
             _READERS[kind], leaf, serialization=serialization
         )
     return {**inside, "strict": False} if kind in _LAX else inside
+
+
+def _exactly_member(key: str, value: Any) -> Any:
+    if key in _NO_SCHEMA:
+        return value
+    if key in _BY_NAME and isinstance(value, dict):
+        return {name: _exactly(part) for name, part in value.items()}
+    return _exactly(value)
 
 
 class Input(BaseModel):
