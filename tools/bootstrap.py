@@ -138,13 +138,17 @@ def run(command):
     return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+# What pip says when nothing is found at all; with constraints it takes an empty answer for a conflict.
+NOTHING_FOUND = ("NewConnectionError", "Max retries", "No matching distribution", "ResolutionImpossible")
+
+
 def reason(done):
     """Pick the telling line of a failed command's output."""
     text = done.stderr + done.stdout
     if "No space left" in text:
         return "the disk is full."
-    if "NewConnectionError" in text or "No matching distribution" in text or "Max retries" in text:
-        return "the package registry can't be reached. Is there a network? (%s)" % last_line(text)
+    if any(sign in text for sign in NOTHING_FOUND):
+        return "the package registry can't be reached, or lacks a version. Is there a network?"
     return last_line(text)
 
 

@@ -185,6 +185,11 @@ def _is_supervisor(pid: int) -> bool:
         return False
 
 
+def tell(line: str) -> None:
+    """Print a line at once, also into a pipe."""
+    print(line, flush=True)
+
+
 def run(stack: Stack) -> None:
     """Start, show the first bill, and stay until Ctrl-C."""
     from eb_tools.demo import load_and_show
@@ -192,11 +197,11 @@ def run(stack: Stack) -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
-        stack.up(print, is_detached=False)
+        stack.up(tell, is_detached=False)
         load_and_show(stack.layout)
         print("Ctrl-C ends it.")
         while stack.is_running:
-            stack.tell_news(print)
+            stack.tell_news(tell)
             time.sleep(0.2)
         raise Trouble(stack._why_it_ended())
     except KeyboardInterrupt:
@@ -213,7 +218,7 @@ def up(stack: Stack) -> None:
     """Start in the background and show the first bill."""
     from eb_tools.demo import load_and_show
 
-    stack.up(print)
+    stack.up(tell)
     load_and_show(stack.layout)
 
 
