@@ -131,6 +131,30 @@ class InternalError(HttpRefusal):
     title = "Something went wrong here; the trace id helps to find it."
 
 
+class RateLimited(Refusal):
+    """More requests a minute than allowed; the gateway counts."""
+
+    code = "rate_limited"
+    kind = Kind.LIMITED
+    title = "Too many requests; wait as long as Retry-After says."
+
+
+class BadGateway(HttpRefusal):
+    """A service broke off its answer to the gateway."""
+
+    code = "bad_gateway"
+    status = 502
+    title = "The service broke off its answer; try again."
+
+
+class GatewayTimeout(HttpRefusal):
+    """A service didn't answer the gateway in time."""
+
+    code = "gateway_timeout"
+    status = 504
+    title = "The service did not answer in time."
+
+
 def status_of(refusal: Refusal | type[Refusal]) -> int:
     """Give the HTTP status of a refusal."""
     return getattr(refusal, "status", None) or STATUS[refusal.kind]

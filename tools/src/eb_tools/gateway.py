@@ -1,0 +1,328 @@
+"""The gateway's configuration, generated from `deploy/gateway/routes.yaml`.
+
+The gateway routes on the raw path, bounds headers, bodies and senders, counts requests a minute, and answers its
+own refusals as problems. It is never the authority on who somebody is. Rule: docs/rules/http.md, Gateway.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from eb_contracts.errors import NotFound, Refusal
+from eb_kit import problems
+from eb_kit.access import Forbidden
+
+ROUTES = Path(__file__).resolve().parents[3] / "deploy" / "gateway" / "routes.yaml"
+REFUSALS: tuple[type[Refusal], ...] = (
+    problems.MalformedRequest,
+    Forbidden,
+    NotFound,
+    problems.MethodNotAllowed,
+    problems.BodyTooSlow,
+    problems.BodyTooLarge,
+    problems.RateLimited,
+    problems.InternalError,
+    problems.BadGateway,
+    problems.Unavailable,
+    problems.GatewayTimeout,
+)
+SPAN_ID = "%[uuid,field(5,-)]%[uuid,field(2,-)]"
+READ_METHODS = ("GET", "HEAD", "OPTIONS")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the routes file. `rate` None: by the method."""
+
+    path: str
+    is_prefix: bool
+    service: str
+    methods: tuple[str, ...]
+    rate: str | None
+    body_limit_bytes: int
+
+    def fits(self, method: str, path: str) -> bool:
+        """Tell whether a request of this method and raw path is this entry's."""
+        if self.methods and method not in self.methods:
+            return False
+        continues = path.startswith((f"{self.path}/", f"{self.path}:"))
+        return path == self.path or (self.is_prefix and continues)
+
+    @property
+    def condition(self) -> str:
+        """Write it as an HAProxy condition, to be joined with and."""
+        methods = f"{{ method {' '.join(self.methods)} }} " if self.methods else ""
+        if self.is_prefix:
+            return f"{methods}{{ path -m reg ^{self.path.replace('.', '[.]')}([/:]|$) }}"
+        return f"{methods}{{ path -m str {self.path} }}"
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Requests a minute, counted per network address or per hash of the Authorization value."""
+
+    name: str
+    is_per_address: bool
+    limit: int
+
+
+@dataclass(frozen=True)
+class RouteTable:
+    """The routes file, read."""
+
+    entries: tuple[Entry, ...]
+    rates: Mapping[str, Rate]
+    body_limit_bytes: int
+
+    def entry_of(self, method: str, path: str) -> Entry | None:
+        """Give the entry that a request falls to."""
+        return next((entry for entry in self.entries if entry.fits(method, path)), None)
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Where a service listens: `host:port` of its door, and the port of its livez."""
+
+    address: str
+    admin_port: int
+
+
+@dataclass(frozen=True)
+class Options:
+    """How one gateway runs; times in seconds."""
+
+    bind: str = "127.0.0.1:8080"
+    has_rate_limits: bool = False
+    metrics_bind: str | None = None
+    headers_within_s: float = 10
+    idle_s: float = 35
+    answer_within_s: float = 40
+    rate_scale: float = 1.0
+
+
+def read_routes(file: Path = ROUTES) -> RouteTable:
+    """Read the routes file; KeyError or ValueError where it isn't one."""
+    text = yaml.safe_load(file.read_text())
+    limit = int(text["defaults"]["body_limit_bytes"])
+    rates = {
+        name: Rate(name, rate["per"] == "address", int(rate["limit"])) for name, rate in text["rates"].items()
+    }
+    entries = tuple(_entry(row, limit) for row in text["routes"])
+    for entry in entries:
+        if entry.rate is not None and entry.rate not in rates:
+            raise ValueError(f"{entry.path}: there is no rate {entry.rate}")
+    return RouteTable(entries, rates, limit)
+
+
+def _entry(row: Mapping[str, Any], limit: int) -> Entry:
+    return Entry(
+        path=str(row.get("prefix") or row["path"]),
+        is_prefix="prefix" in row,
+        service=str(row["service"]),
+        methods=tuple(row.get("methods", ())),
+        rate=row.get("rate"),
+        body_limit_bytes=int(row.get("body_limit_bytes", limit)),
+    )
+
+
+def render(table: RouteTable, backends: Mapping[str, Backend], options: Options) -> str:
+    """Write haproxy.cfg; KeyError where a service of the table has no backend."""
+    parts = [_global(), _defaults(options), _frontend(table, options)]
+    parts += [
+        _backend(name, backends[name]) for name in dict.fromkeys(entry.service for entry in table.entries)
+    ]
+    if options.has_rate_limits:
+        parts += [_counter(rate) for rate in table.rates.values()]
+    if options.metrics_bind:
+        parts.append(_metrics(options.metrics_bind))
+    return "\n\n".join("\n  ".join(lines) for lines in parts) + "\n"
+
+
+def _global() -> list[str]:
+    return [
+        "# Generated from routes.yaml by eb_tools.gateway; changes here are lost.\nglobal",
+        "maxconn 4000",
+        "log stdout format raw local0",
+        "# Request line and headers together must fit; more is a 400.",
+        "tune.bufsize 16384",
+        "tune.http.maxhdr 100",
+    ]
+
+
+def _defaults(options: Options) -> list[str]:
+    return [
+        "defaults",
+        "mode http",
+        "log global",
+        "option dontlog-normal",
+        "option http-keep-alive",
+        "# A request that a service may have seen is never sent twice; a refused connection is tried again.",
+        "retries 3",
+        "retry-on conn-failure",
+        "http-reuse safe",
+        f"timeout http-request {_ms(options.headers_within_s)}",
+        "timeout connect 2s",
+        "timeout queue 5s",
+        "timeout http-keep-alive 60s",
+        f"timeout client {_ms(options.idle_s)}",
+        f"timeout server {_ms(options.answer_within_s)}",
+        "timeout client-fin 5s",
+        *map(_error, REFUSALS),
+    ]
+
+
+def _ms(seconds: float) -> str:
+    return f"{round(seconds * 1000)}ms"
+
+
+def _error(refusal: type[Refusal]) -> str:
+    """Write the answer for one status; the words are those of the services."""
+    status = problems.status_of(refusal)
+    members = {
+        "type": f"/docs#problem-{refusal.code}",
+        "title": refusal.title,
+        "status": status,
+        "detail": refusal.title,
+        "instance": "%[var(txn.path)]",
+        "code": refusal.code,
+        "errors": [],
+        "trace_id": "%[var(txn.trace_id)]",
+    }
+    body = json.dumps(members, separators=(",", ":"))
+    headers = dict(problems.SAFE_HEADERS)
+    if status in problems.RETRY_AFTER_S:
+        headers["Retry-After"] = str(problems.RETRY_AFTER_S[status])
+    written = " ".join(f"hdr {name} {value}" for name, value in headers.items())
+    return f"http-error status {status} content-type {problems.MEDIA_TYPE} lf-string '{body}' {written}"
+
+
+def _frontend(table: RouteTable, options: Options) -> list[str]:
+    return [
+        "frontend front",
+        f"bind {options.bind}",
+        'log-format \'{"at":"%tr","status":%ST,"method":%[var(txn.method),json(utf8s)],"path":"%[var(txn.path)]",'
+        '"service":"%b","ms":%Ta,"ended":"%tsc","request_id":"%[var(txn.request_id)]"}\'',
+        *_identify(),
+        *_clean(),
+        *_limit_bodies(table),
+        *(_count(table, options.rate_scale) if options.has_rate_limits else ()),
+        *(f"use_backend {entry.service} if {entry.condition}" for entry in table.entries),
+        "http-after-response set-header X-Request-Id %[var(txn.request_id)] if { var(txn.request_id) -m found }",
+        "http-after-response del-header Server",
+        "default_backend nowhere\n\nbackend nowhere\n  http-request deny deny_status 404",
+    ]
+
+
+def _identify() -> Iterator[str]:
+    """Give the request an id of ours, and a trace: the client's, or one made from the id."""
+    yield "http-request set-var(txn.request_id) uuid"
+    yield "http-request set-var(txn.method) method"
+    yield "http-request set-var(txn.path) path,json(utf8s)"
+    yield "http-request set-header X-Request-Id %[var(txn.request_id)]"
+    yield "acl has_trace req.hdr(traceparent) -m reg ^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"
+    yield "http-request set-var(txn.trace_id) req.hdr(traceparent),field(2,-) if has_trace"
+    yield 'http-request set-var(txn.trace_id) var(txn.request_id),regsub(-,"",g) unless has_trace'
+    yield f"http-request set-header traceparent 00-%[var(txn.trace_id)]-{SPAN_ID}-01 unless has_trace"
+
+
+def _clean() -> Iterator[str]:
+    """Drop what a client could lie with, and what isn't spoken here."""
+    yield "http-request set-header X-Forwarded-For %[src]"
+    for name in ("Forwarded", "X-Real-IP", "X-Forwarded-Host", "X-Forwarded-Proto", "Proxy", "Upgrade"):
+        yield f"http-request del-header {name}"
+    yield "http-request deny deny_status 405 if METH_CONNECT || METH_TRACE"
+
+
+def _limit_bodies(table: RouteTable) -> Iterator[str]:
+    """Refuse too long a Content-Length at once; bodies without one are bounded by the services."""
+    yield f"http-request set-var(txn.limit) int({table.body_limit_bytes})"
+    for entry in reversed(table.entries):
+        if entry.body_limit_bytes != table.body_limit_bytes:
+            yield f"http-request set-var(txn.limit) int({entry.body_limit_bytes}) if {entry.condition}"
+    yield "http-request deny deny_status 413 if { req.hdr_val(content-length),sub(txn.limit) gt 0 }"
+
+
+def _count(table: RouteTable, scale: float) -> Iterator[str]:
+    """Name the class of the request, count it there, and count the address over all classes."""
+    yield f"http-request set-var(txn.rate) str(write) unless {{ method {' '.join(READ_METHODS)} }}"
+    yield f"http-request set-var(txn.rate) str(read) if {{ method {' '.join(READ_METHODS)} }}"
+    for entry in reversed(table.entries):
+        if entry.rate is not None:
+            yield f"http-request set-var(txn.rate) str({entry.rate}) if {entry.condition}"
+    yield "http-request set-var(txn.who) req.hdr(authorization),sha2(256),hex if { req.hdr(authorization) -m found }"
+    yield "http-request set-var(txn.who) src unless { req.hdr(authorization) -m found }"
+    for rate in table.rates.values():
+        yield from _count_in(rate, max(1, round(rate.limit * scale)))
+
+
+def _count_in(rate: Rate, limit: int) -> Iterator[str]:
+    is_all = rate.name == "address"
+    condition = "" if is_all else f" if {{ var(txn.rate) -m str {rate.name} }}"
+    key = "src" if rate.is_per_address else "var(txn.who)"
+    number = 1 if is_all else 0
+    yield f"http-request track-sc{number} {key} table rate_{rate.name}{condition}"
+    yield (
+        f"http-request deny deny_status 429 if {{ sc_http_req_rate({number},rate_{rate.name}) gt {limit} }}"
+        + ("" if is_all else f" {{ var(txn.rate) -m str {rate.name} }}")
+    )
+
+
+def _counter(rate: Rate) -> list[str]:
+    kind = "ipv6" if rate.is_per_address else "string len 64"
+    return [
+        f"backend rate_{rate.name}",
+        f"stick-table type {kind} size 100k expire 2m store http_req_rate(60s)",
+    ]
+
+
+def _backend(name: str, backend: Backend) -> list[str]:
+    """One service. Alive is enough: what it needs, it answers for itself, and ingest works without its database."""
+    return [
+        f"backend {name}",
+        "option httpchk",
+        "http-check send meth GET uri /livez",
+        "http-check expect status 200",
+        f"server one {backend.address} check port {backend.admin_port} inter 2s fastinter 500ms downinter 500ms"
+        " rise 1 fall 3",
+    ]
+
+
+def _metrics(bind: str) -> list[str]:
+    return [
+        "frontend metrics",
+        f"bind {bind}",
+        "http-request use-service prometheus-exporter if { path /metrics }",
+        "http-request deny deny_status 404",
+    ]
+
+
+def main() -> int:
+    """Print the configuration for services given as name=host:port,admin_port."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    rendering = commands.add_parser("render", help="print haproxy.cfg")
+    rendering.add_argument("--bind", default="127.0.0.1:8080")
+    rendering.add_argument("--metrics-bind")
+    rendering.add_argument("--rate-limits", action="store_true")
+    rendering.add_argument("--service", action="append", default=[], metavar="NAME=HOST:PORT,ADMIN_PORT")
+    given = parser.parse_args()
+    backends = {}
+    for text in given.service:
+        name, _, address = text.partition("=")
+        door, _, admin_port = address.partition(",")
+        backends[name] = Backend(door, int(admin_port))
+    options = Options(given.bind, given.rate_limits, given.metrics_bind)
+    sys.stdout.write(render(read_routes(), backends, options))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
