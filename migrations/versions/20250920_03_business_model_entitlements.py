@@ -172,13 +172,11 @@ CREATE TABLE catalog.terms (
 
 CREATE TABLE catalog.org_terms_state (
     org_id uuid PRIMARY KEY,
-    plan_id uuid NOT NULL,
     version bigint NOT NULL,
     due_at timestamptz,
-    fact jsonb
+    assignments jsonb NOT NULL
 );
 CREATE INDEX org_terms_state_due ON catalog.org_terms_state (due_at, org_id) WHERE due_at IS NOT NULL;
-CREATE INDEX org_terms_state_by_plan ON catalog.org_terms_state (plan_id, org_id);
 
 CREATE TABLE catalog.org_terms_change (
     org_id uuid NOT NULL REFERENCES catalog.org_terms_state (org_id),
@@ -192,6 +190,7 @@ CREATE TABLE catalog.org_terms_change (
     PRIMARY KEY (org_id, effective_at),
     FOREIGN KEY (plan_id, plan_version) REFERENCES catalog.plan_version (plan_id, version)
 );
+CREATE INDEX org_terms_change_by_plan ON catalog.org_terms_change (plan_id, org_id);
 COMMENT ON TABLE catalog.org_terms_change IS
     'What decides an organisation''s terms from an instant on; always a period''s start.';
 
@@ -200,8 +199,7 @@ CREATE TABLE catalog.retail_terms_state (
     currency character(3) NOT NULL,
     country character(2) NOT NULL,
     version bigint NOT NULL,
-    due_at timestamptz,
-    fact jsonb
+    assignments jsonb NOT NULL
 );
 
 GRANT SELECT, INSERT, UPDATE ON catalog.business_model, catalog.plan, catalog.product_sku, catalog.org_entitlement,

@@ -1,0 +1,6 @@
+"""The HTTP doors of the catalog."""
+
+from . import models, orgs, plans, products
+from .routes import routes
+
+__all__ = ["models", "orgs", "plans", "products", "routes"]
