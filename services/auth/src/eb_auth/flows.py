@@ -7,6 +7,7 @@ import json
 import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Literal
 from uuid import UUID
 
 from eb_contracts.errors import NotFound
@@ -14,6 +15,7 @@ from eb_contracts.ids import new_id
 from eb_kit.tx import Tx
 
 from .domain import codes, sealing, tokens
+from .domain.credentials import ApiKey, key_digest, key_fact, key_text
 from .domain.errors import TooManyAttempts
 from .domain.orgs import Org
 from .domain.sessions import REFRESH_PREFIX, Session, Verdict, judge, token_digest
@@ -34,6 +36,15 @@ class Device:
 
     user_agent: str
     address: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """What a new API key is to be."""
+
+    name: str
+    scopes: tuple[str, ...]
+    expires_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +99,13 @@ async def open_session(tx: Tx, email: str, code: str, device: Device) -> Issued 
         return None
     await sign_in.delete_code(tx, email)
     user = await sign_in.insert_user_once(tx, email)
-    session = _new_session(tx, user.user_id, user.default_org_id, device)
+    session = new_session(tx, user.user_id, user.default_org_id, device)
     await sessions.insert_session(tx, session)
     return await _issue(tx, session, session.org_id)
 
 
-def _new_session(tx: Tx, user_id: UUID, org_id: UUID | None, device: Device) -> Session:
+def new_session(tx: Tx, user_id: UUID, org_id: UUID | None, device: Device) -> Session:
+    """Make a session that begins now."""
     settings = settings_of(tx)
     return Session(
         session_id=new_id(),
@@ -190,6 +202,36 @@ async def void_tokens(tx: Tx, subject_key: str) -> None:
     """Make access tokens about a subject void that were issued up to now; the caller holds the subject's lock."""
     fact = await sessions.insert_revocation(tx, subject_key, tx.context.clock.machine_now())
     await tx.announce(fact)
+
+
+async def create_key(
+    tx: Tx, kind: Literal["org", "service"], org_id: UUID | None, made: NewKey
+) -> tuple[ApiKey, str]:
+    """Keep a new API key and announce it; give it with the whole text, which is known here only."""
+    key_id = new_id()
+    text = key_text(key_id, secrets.token_urlsafe(32))
+    key = ApiKey(
+        key_id=key_id,
+        kind=kind,
+        org_id=org_id,
+        name=made.name,
+        secret_sha256=key_digest(text),
+        scopes=made.scopes,
+        created_by=tx.actor,
+        created_at=tx.now,
+        expires_at=made.expires_at,
+        revoked_at=None,
+        version=1,
+    )
+    await credentials.insert_key(tx, key)
+    await tx.announce(key_fact(key))
+    return key, text
+
+
+async def revoke_key(tx: Tx, key: ApiKey) -> None:
+    """Revoke a locked API key everywhere; one that is revoked stays as it is."""
+    if key.revoked_at is None:
+        await tx.announce(key_fact(await credentials.update_key_revoked(tx, key.key_id)))
 
 
 async def found_org(tx: Tx, org: Org, user_id: UUID) -> Org:

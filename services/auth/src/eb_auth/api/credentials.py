@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import secrets
-
 from aiohttp import web
 
 from eb_contracts.errors import Fault, NotFound
-from eb_contracts.ids import new_id
 from eb_kit.access import reach
 from eb_kit.paging import page_of, read_cursor
 from eb_kit.problems import BodyInvalid
 from eb_kit.tx import begin
 from eb_kit.web import Page, created, no_content, path_uuid, read_body, read_query
 
-from ..domain.credentials import ApiKey, key_digest, key_fact, key_text
+from .. import flows
 from ..store import credentials
 from .routes import routes
 from .shapes import ApiKeyView, CreateApiKey, NewApiKeyView
@@ -35,26 +32,11 @@ async def create_key(request: web.Request) -> web.Response:
     org_id = path_uuid(request, "org_id")
     await reach(request, org_id)
     body = await read_body(request, CreateApiKey)
-    key_id = new_id()
-    text = key_text(key_id, secrets.token_urlsafe(32))
     async with begin(request) as tx:
         if body.expires_at is not None and body.expires_at <= tx.now:
             raise BodyInvalid(faults=(PAST,))
-        key = ApiKey(
-            key_id=key_id,
-            kind="org",
-            org_id=org_id,
-            name=body.name,
-            secret_sha256=key_digest(text),
-            scopes=body.scopes,
-            created_by=tx.actor,
-            created_at=tx.now,
-            expires_at=body.expires_at,
-            revoked_at=None,
-            version=1,
-        )
-        await credentials.insert_key(tx, key)
-        await tx.announce(key_fact(key))
+        made = flows.NewKey(body.name, body.scopes, body.expires_at)
+        key, text = await flows.create_key(tx, "org", org_id, made)
         return tx.answer(created(NewApiKeyView.with_secret(key, text)))
 
 
@@ -78,6 +60,5 @@ async def revoke_key(request: web.Request) -> web.Response:
     await reach(request, org_id)
     async with begin(request) as tx:
         key = await credentials.lock_key(tx, org_id, path_uuid(request, "key_id"))
-        if key.revoked_at is None:
-            await tx.announce(key_fact(await credentials.update_key_revoked(tx, key.key_id)))
+        await flows.revoke_key(tx, key)
         return tx.answer(no_content())

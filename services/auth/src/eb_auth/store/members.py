@@ -38,7 +38,7 @@ async def insert_member(tx: Tx, org_id: UUID, user_id: UUID, role: str) -> None:
 async def lock_member(tx: Tx, org_id: UUID, user_id: UUID) -> Member:
     """Lock a membership until `tx` ends; raises NotFound."""
     row = await tx.fetchrow(
-        f"SELECT {MEMBER} FROM {JOINED} WHERE m.org_id = $1 AND m.user_id = $2 FOR UPDATE OF m",  # noqa: S608
+        f"SELECT {MEMBER} FROM {JOINED} WHERE m.org_id = $1 AND m.user_id = $2 FOR UPDATE OF m",
         org_id,
         user_id,
     )
@@ -73,7 +73,7 @@ async def list_members(
     """Give a page of an organisation's members, newest first."""
     joined_before, user_before = before or (None, None)
     rows = await tx.fetch(
-        f"SELECT {MEMBER} FROM {JOINED} WHERE m.org_id = $1"  # noqa: S608
+        f"SELECT {MEMBER} FROM {JOINED} WHERE m.org_id = $1"
         " AND ($2::timestamptz IS NULL OR (m.created_at, m.user_id) < ($2, $3::uuid))"
         " ORDER BY m.created_at DESC, m.user_id DESC LIMIT $4",
         org_id,
@@ -115,3 +115,23 @@ async def list_platform_roles(tx: Tx, user_id: UUID) -> list[str]:
     """Give a user's platform roles, in order."""
     rows = await tx.fetch("SELECT role FROM platform_role WHERE user_id = $1 ORDER BY role", user_id)
     return [row["role"] for row in rows]
+
+
+async def insert_platform_role_once(tx: Tx, user_id: UUID, role: str) -> bool:
+    """Give a user a platform role; tell whether it was new. Only the database's owner may: services can't."""
+    tag = await tx.execute(
+        "INSERT INTO platform_role (user_id, role, granted_by, granted_at) VALUES ($1, $2, $3, $4)"
+        " ON CONFLICT DO NOTHING",
+        user_id,
+        role,
+        tx.actor,
+        tx.now,
+    )
+    return tag == "INSERT 0 1"
+
+
+async def delete_platform_role(tx: Tx, user_id: UUID, role: str) -> bool:
+    """Take a platform role from a user; tell whether they had it. Only the database's owner may."""
+    await tx.execute('SELECT 1 FROM "user" WHERE user_id = $1 FOR UPDATE', user_id)
+    tag = await tx.execute("DELETE FROM platform_role WHERE user_id = $1 AND role = $2", user_id, role)
+    return tag == "DELETE 1"

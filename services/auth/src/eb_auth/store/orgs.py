@@ -30,7 +30,7 @@ async def insert_org(tx: Tx, org: Org) -> None:
     """
     try:
         await tx.execute(
-            f"INSERT INTO organization ({ORG}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",  # noqa: S608
+            f"INSERT INTO organization ({ORG}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
             *(getattr(org, name.strip()) for name in ORG.split(",")),
         )
     except asyncpg.UniqueViolationError as error:
@@ -58,7 +58,7 @@ async def _insert_pairs(tx: Tx, org: Org) -> None:
 
 async def get_org(tx: Tx, org_id: UUID) -> Org:
     """Give an organisation; raises NotFound."""
-    row = await tx.fetchrow(f"SELECT {ORG} FROM organization WHERE org_id = $1", org_id)  # noqa: S608
+    row = await tx.fetchrow(f"SELECT {ORG} FROM organization WHERE org_id = $1", org_id)
     if row is None:
         raise NotFound
     return Org(*row)
@@ -67,7 +67,7 @@ async def get_org(tx: Tx, org_id: UUID) -> Org:
 async def lock_org(tx: Tx, org_id: UUID) -> Org:
     """Lock an organisation's row until `tx` ends; who changes its settings or its members holds it. Raises NotFound."""
     row = await tx.fetchrow(
-        f"SELECT {ORG} FROM organization WHERE org_id = $1 FOR NO KEY UPDATE",  # noqa: S608
+        f"SELECT {ORG} FROM organization WHERE org_id = $1 FOR NO KEY UPDATE",
         org_id,
     )
     if row is None:
@@ -112,7 +112,7 @@ async def _update(
 ) -> asyncpg.Record:
     places = ", ".join(f"{name} = ${place}" for place, name in enumerate(changes, start=2))
     row = await tx.fetchrow(
-        f"UPDATE {table} SET {places}, version = version + 1 WHERE {key} = $1 RETURNING {columns}",  # noqa: S608
+        f"UPDATE {table} SET {places}, version = version + 1 WHERE {key} = $1 RETURNING {columns}",
         key_value,
         *changes.values(),
     )
@@ -123,7 +123,7 @@ async def _update(
 async def list_children(tx: Tx, org_id: UUID, before: UUID | None, limit: int) -> list[Relative]:
     """Give a page of an organisation's children, newest first."""
     rows = await tx.fetch(
-        f"SELECT {RELATIVE} FROM org_hierarchy h JOIN organization o ON o.org_id = h.descendant_org_id"  # noqa: S608
+        f"SELECT {RELATIVE} FROM org_hierarchy h JOIN organization o ON o.org_id = h.descendant_org_id"
         " WHERE h.ancestor_org_id = $1 AND h.depth = 1 AND ($2::uuid IS NULL OR h.descendant_org_id < $2)"
         " ORDER BY h.descendant_org_id DESC LIMIT $3",
         org_id,
@@ -136,7 +136,7 @@ async def list_children(tx: Tx, org_id: UUID, before: UUID | None, limit: int) -
 async def list_descendants(tx: Tx, org_id: UUID, before: UUID | None, limit: int) -> list[Relative]:
     """Give a page of all organisations below one, newest first."""
     rows = await tx.fetch(
-        f"SELECT {RELATIVE} FROM org_hierarchy h JOIN organization o ON o.org_id = h.descendant_org_id"  # noqa: S608
+        f"SELECT {RELATIVE} FROM org_hierarchy h JOIN organization o ON o.org_id = h.descendant_org_id"
         " WHERE h.ancestor_org_id = $1 AND h.depth > 0 AND ($2::uuid IS NULL OR h.descendant_org_id < $2)"
         " ORDER BY h.descendant_org_id DESC LIMIT $3",
         org_id,
@@ -149,7 +149,7 @@ async def list_descendants(tx: Tx, org_id: UUID, before: UUID | None, limit: int
 async def list_ancestors(tx: Tx, org_id: UUID, above: int, limit: int) -> list[Relative]:
     """Give the organisations more than `above` edges above one, the nearest first."""
     rows = await tx.fetch(
-        f"SELECT {RELATIVE} FROM org_hierarchy h JOIN organization o ON o.org_id = h.ancestor_org_id"  # noqa: S608
+        f"SELECT {RELATIVE} FROM org_hierarchy h JOIN organization o ON o.org_id = h.ancestor_org_id"
         " WHERE h.descendant_org_id = $1 AND h.depth > $2 ORDER BY h.depth LIMIT $3",
         org_id,
         above,
@@ -166,7 +166,7 @@ async def get_org_fact(tx: Tx, org: Org) -> OrgChanged:
 async def list_org_facts(tx: Tx, after_id: str | None, limit: int) -> list[OrgChanged]:
     """Give organisations in the order of their ids, for a snapshot."""
     rows = await tx.fetch(
-        f"SELECT {ORG} FROM organization WHERE $1::uuid IS NULL OR org_id > $1 ORDER BY org_id LIMIT $2",  # noqa: S608
+        f"SELECT {ORG} FROM organization WHERE $1::uuid IS NULL OR org_id > $1 ORDER BY org_id LIMIT $2",
         UUID(after_id) if after_id else None,
         limit,
     )
@@ -189,7 +189,7 @@ async def _facts_of(tx: Tx, orgs: Sequence[Org]) -> list[OrgChanged]:
 async def insert_project(tx: Tx, project: Project) -> None:
     """Keep a new project."""
     await tx.execute(
-        f"INSERT INTO project ({PROJECT}) VALUES ($1, $2, $3, $4, $5, $6)",  # noqa: S608
+        f"INSERT INTO project ({PROJECT}) VALUES ($1, $2, $3, $4, $5, $6)",
         project.project_id,
         project.org_id,
         project.name,
@@ -202,7 +202,7 @@ async def insert_project(tx: Tx, project: Project) -> None:
 async def lock_project(tx: Tx, org_id: UUID, project_id: UUID) -> Project:
     """Lock a project of an organisation until `tx` ends; raises NotFound."""
     row = await tx.fetchrow(
-        f"SELECT {PROJECT} FROM project WHERE project_id = $1 AND org_id = $2 FOR NO KEY UPDATE",  # noqa: S608
+        f"SELECT {PROJECT} FROM project WHERE project_id = $1 AND org_id = $2 FOR NO KEY UPDATE",
         project_id,
         org_id,
     )
@@ -219,7 +219,7 @@ async def update_project(tx: Tx, project_id: UUID, changes: Mapping[str, Any]) -
 async def list_projects(tx: Tx, org_id: UUID, before: UUID | None, limit: int) -> list[Project]:
     """Give a page of an organisation's projects, newest first."""
     rows = await tx.fetch(
-        f"SELECT {PROJECT} FROM project WHERE org_id = $1 AND ($2::uuid IS NULL OR project_id < $2)"  # noqa: S608
+        f"SELECT {PROJECT} FROM project WHERE org_id = $1 AND ($2::uuid IS NULL OR project_id < $2)"
         " ORDER BY project_id DESC LIMIT $3",
         org_id,
         before,
@@ -231,7 +231,7 @@ async def list_projects(tx: Tx, org_id: UUID, before: UUID | None, limit: int) -
 async def list_project_facts(tx: Tx, after_id: str | None, limit: int) -> list[ProjectChanged]:
     """Give projects in the order of their ids, for a snapshot."""
     rows = await tx.fetch(
-        f"SELECT {PROJECT} FROM project WHERE $1::uuid IS NULL OR project_id > $1 ORDER BY project_id LIMIT $2",  # noqa: S608
+        f"SELECT {PROJECT} FROM project WHERE $1::uuid IS NULL OR project_id > $1 ORDER BY project_id LIMIT $2",
         UUID(after_id) if after_id else None,
         limit,
     )

@@ -19,7 +19,7 @@ COLUMNS = (
 async def insert_session(tx: Tx, session: Session) -> None:
     """Keep a new session."""
     await tx.execute(
-        f"INSERT INTO session ({COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",  # noqa: S608
+        f"INSERT INTO session ({COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
         session.session_id,
         session.user_id,
         session.org_id,
@@ -49,7 +49,7 @@ async def lock_session_of_token(tx: Tx, token_sha256: bytes) -> tuple[Session, d
     The token is read only after the session is locked: of two refreshes the second must see the first's.
     """
     row = await tx.fetchrow(
-        f"SELECT {COLUMNS} FROM session WHERE session_id ="  # noqa: S608
+        f"SELECT {COLUMNS} FROM session WHERE session_id ="
         " (SELECT session_id FROM refresh_token WHERE token_sha256 = $1) FOR UPDATE",
         token_sha256,
     )
@@ -61,7 +61,7 @@ async def lock_session_of_token(tx: Tx, token_sha256: bytes) -> tuple[Session, d
 
 async def lock_session(tx: Tx, session_id: UUID) -> Session | None:
     """Lock a session until `tx` ends."""
-    row = await tx.fetchrow(f"SELECT {COLUMNS} FROM session WHERE session_id = $1 FOR UPDATE", session_id)  # noqa: S608
+    row = await tx.fetchrow(f"SELECT {COLUMNS} FROM session WHERE session_id = $1 FOR UPDATE", session_id)
     return Session(*row) if row else None
 
 
@@ -96,7 +96,7 @@ async def update_session_revoked(tx: Tx, session_id: UUID, reason: str) -> None:
 async def list_live_sessions(tx: Tx, user_id: UUID, before: UUID | None, limit: int) -> list[Session]:
     """Give a page of a user's live sessions, newest first."""
     rows = await tx.fetch(
-        f"SELECT {COLUMNS} FROM session WHERE user_id = $1 AND ($2::uuid IS NULL OR session_id < $2)"  # noqa: S608
+        f"SELECT {COLUMNS} FROM session WHERE user_id = $1 AND ($2::uuid IS NULL OR session_id < $2)"
         " AND revoked_at IS NULL AND idle_expires_at > $3 AND expires_at > $3"
         " ORDER BY session_id DESC LIMIT $4",
         user_id,
