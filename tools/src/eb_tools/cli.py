@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 
 import asyncpg
 
-from eb_tools import clock_cli, invariants
+from eb_contracts.errors import Refusal
+from eb_tools import clock_cli, identity, invariants
 from eb_tools.files import read_json
 from eb_tools.layout import Layout
 from eb_tools.paths import run_dir
@@ -22,11 +23,11 @@ Command = Callable[[argparse.Namespace], int]
 
 
 def owner_dsn() -> str:
-    """Give the database owner's DSN: DATABASE_URL, else that of the local stack."""
-    dsn = os.environ.get("DATABASE_URL") or read_json(Layout(run_dir()).facts).get("owner_dsn")
+    """Give the database owner's DSN: DATABASE_URL, which the local stack sets where nothing else does."""
+    dsn = os.environ.get("DATABASE_URL")
     if not dsn:
         raise Trouble("No local stack is here and DATABASE_URL names no database.")
-    return str(dsn)
+    return dsn
 
 
 def clock(options: argparse.Namespace) -> int:
@@ -78,7 +79,21 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("status", help="say whether the local stack runs").set_defaults(do=status)
     checking = commands.add_parser("invariants", help="check that nothing is lost or counted twice")
     checking.set_defaults(do=check_invariants)
+    identity.register(commands, owner_dsn)
     return root
+
+
+def _know_local_stack() -> None:
+    """Let commands of the owner find the local stack's database and secret, unless DATABASE_URL names another."""
+    layout = Layout(run_dir())
+    facts = read_json(layout.facts)
+    if facts and "DATABASE_URL" not in os.environ:
+        os.environ |= {
+            "DATABASE_URL": facts["owner_dsn"],
+            "EB_ENV": "local",
+            "EB_AUTH_SECRET": read_json(layout.secrets)["auth_seal"],
+            "EB_CLOCK_FILE": str(layout.clock),
+        }
 
 
 def _add_clock(clock_parser: argparse.ArgumentParser) -> None:
@@ -96,8 +111,9 @@ def main() -> int:
     options = parser().parse_args()
     do: Command = options.do
     try:
+        _know_local_stack()
         return do(options)
-    except (Trouble, OSError, asyncpg.PostgresError) as error:
+    except (Trouble, Refusal, ValueError, OSError, asyncpg.PostgresError) as error:
         print(error, file=sys.stderr)
         return 1
 

@@ -61,9 +61,7 @@ def show(bills: list[Bill], layout: Layout, told: Told) -> None:
     url = read_json(layout.credentials)["gateway_url"]
     management = read_json(layout.facts)["ports"]["rabbitmq-management"]
     print(f"\n  API        {url}   (browse it: {url}/docs)")
-    print(
-        f"  RabbitMQ   http://127.0.0.1:{management}   (admin; password in {layout.folder / 'secrets.json'})"
-    )
+    print(f"  RabbitMQ   http://127.0.0.1:{management}   (admin; password in {layout.secrets})")
     print(f"  mailbox    {layout.mail}")
     print(f"  tokens     {layout.credentials}\n", flush=True)
 

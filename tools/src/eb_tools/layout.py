@@ -62,6 +62,11 @@ class Layout:
         return self.folder / "mail-key.pem"
 
     @property
+    def secrets(self) -> Path:
+        """Give the file of passwords and secrets that the stack made for itself."""
+        return self.folder / "secrets.json"
+
+    @property
     def clock(self) -> Path:
         """Give the file of the clock's offset."""
         return self.folder / "clock"
@@ -136,7 +141,7 @@ def choose_ports(layout: Layout, say: Say) -> Ports:
 
 def load_secrets(layout: Layout, names: Iterable[str]) -> dict[str, str]:
     """Give the secrets of this stack, made on the first start and kept (0600)."""
-    file = layout.folder / "secrets.json"
+    file = layout.secrets
     kept = read_json(file)
     values = {name: str(kept.get(name) or secrets.token_hex(20)) for name in names}
     if values != kept:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 import time
@@ -16,7 +17,7 @@ import aiohttp
 from eb_kit import topology
 from eb_tools import migrate, services
 from eb_tools.debian import find_programs
-from eb_tools.files import write_json
+from eb_tools.files import read_json, write_json
 from eb_tools.haproxy import Gateway, local_config
 from eb_tools.layout import Layout, Say, choose_ports, load_secrets
 from eb_tools.ports import HOST
@@ -29,6 +30,9 @@ from eb_tools.trouble import Trouble
 
 READY_TIMEOUT_S = 90
 STARTS_TRIED = 3
+TOKENS_KEPT_S = 6 * 3600
+SERVICE = "local-run"
+"""Name of the trusted system that `service_token` belongs to."""
 SECRETS = ("postgres", "rabbitmq", "cursor", "auth_seal", "inbound_raw", "email_submit", *services.NAMES)
 
 StartUnit = Callable[[str, Any], Coroutine[Any, Any, None]]
@@ -95,6 +99,7 @@ class Start:
             self.say(f"PostgreSQL is up on port {server.port}")
         await self._migrate()
         await set_role_passwords(self.owner_dsn, self._passwords)
+        await self._staff_tokens()
 
     async def _name_server(self) -> None:
         """Serve the zone of the demo's mail domains, in this process."""
@@ -114,6 +119,36 @@ class Start:
         if await child.wait() != 0:
             raise Trouble(f"The database can't be migrated. The end of {child.log}:\n{child.last_lines()}")
         self.say("the database is migrated")
+
+    async def _staff_tokens(self) -> None:
+        """Have credentials.json with tokens that live for hours yet."""
+        file = self.layout.credentials
+        kept = read_json(file)
+        is_fresh = bool(kept) and time.time() - file.stat().st_mtime < TOKENS_KEPT_S
+        if not is_fresh:
+            kept |= await self._mint(with_service_token="service_token" not in kept)
+        values = kept | {
+            "gateway_url": self.ports.gateway_url,
+            "inbound_raw_secret": self.secrets["inbound_raw"],
+            "email_submit_secret": self.secrets["email_submit"],
+            "mailbox_dir": str(self.layout.mail),
+            "pids_file": str(self.layout.pids),
+        }
+        if values != kept or not is_fresh:
+            minted_at = file.stat().st_mtime if is_fresh else time.time()
+            write_json(file, values)
+            os.utime(file, (minted_at, minted_at))
+
+    async def _mint(self, *, with_service_token: bool) -> dict[str, str]:
+        environment = {**os.environ, **self._env("auth"), "DATABASE_URL": self.owner_dsn}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "eb_tools.staff", *(["--service", SERVICE] if with_service_token else []),
+            env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        out, err = await process.communicate()
+        if process.returncode != 0:
+            raise Trouble(f"The staff's tokens can't be made: {err.decode(errors='replace').strip()[-300:]}")
+        return {str(name): str(value) for name, value in json.loads(out).items()}
 
     async def _broker(self) -> None:
         """Start RabbitMQ unless one is given, and bring it to the topology."""
@@ -162,8 +197,8 @@ class Start:
             "EB_AUTH_SECRET": self.secrets["auth_seal"],
             "EB_MAILBOX_DIR": str(self.layout.mail),
             "DNS_SERVERS": f"{HOST}:{self.ports['dns']}",
-            "EB_INBOUND_RAW_SECRET": self.secrets["inbound_raw"],
-            "EB_EMAIL_SUBMIT_SECRET": self.secrets["email_submit"],
+            "EB_INBOUND_RAW_SECRETS": self.secrets["inbound_raw"],
+            "EB_EMAIL_SUBMIT_SECRETS": f"{SERVICE}={self.secrets['email_submit']}",
         }
 
     async def _until_ready(self, units: list[ServiceUnit]) -> None:
