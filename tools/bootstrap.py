@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
+from typing import Iterator, List, NoReturn, Optional
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 VENV = os.path.join(ROOT, ".venv")
@@ -22,18 +23,18 @@ PIP = [PYTHON, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-v
 BEGAN = time.time()
 
 
-def say(line):
+def say(line: str) -> None:
     """Tell a step with its time."""
     print("%6.1f s  %s" % (time.time() - BEGAN, line), flush=True)
 
 
-def fail(line):
+def fail(line: str) -> NoReturn:
     """End with a sentence."""
     print(line, file=sys.stderr)
     sys.exit(1)
 
 
-def choose_python():
+def choose_python() -> None:
     """Go on with a Python that is new enough, or end with a sentence."""
     if sys.version_info >= OLDEST:
         return
@@ -46,7 +47,7 @@ def choose_python():
     )
 
 
-def own_packages():
+def own_packages() -> List[str]:
     """List the folders of our own packages."""
     found = [os.path.join(ROOT, "tools")]
     for group in ("libs", "services"):
@@ -55,7 +56,7 @@ def own_packages():
     return [folder for folder in found if os.path.exists(os.path.join(folder, "pyproject.toml"))]
 
 
-def digest(paths):
+def digest(paths: List[str]) -> str:
     """Give a digest of the files and of where everything is: a copied tree needs a .venv of its own."""
     total = hashlib.sha256(repr((ROOT, sys.version_info[:2])).encode())
     for path in paths:
@@ -64,7 +65,7 @@ def digest(paths):
     return total.hexdigest()
 
 
-def is_stamped(name, value):
+def is_stamped(name: str, value: str) -> bool:
     """Say whether this step was done for these files."""
     try:
         with open(os.path.join(VENV, "." + name)) as handle:
@@ -73,13 +74,13 @@ def is_stamped(name, value):
         return False
 
 
-def stamp(name, value):
+def stamp(name: str, value: str) -> None:
     """Remember that this step is done."""
     with open(os.path.join(VENV, "." + name), "w") as handle:
         handle.write(value)
 
 
-def make_venv():
+def make_venv() -> None:
     """Make the virtual environment, or end with what is missing."""
     value = digest([])
     if is_stamped("eb-venv", value) and os.path.exists(PYTHON):
@@ -99,7 +100,7 @@ def make_venv():
     say("made .venv with Python %d.%d.%d" % sys.version_info[:3])
 
 
-def install_third_party(kind):
+def install_third_party(kind: str) -> None:
     """Install the packages of requirements-<kind>.txt at the versions of constraints.txt; dev holds run too."""
     files = [os.path.join(ROOT, name) for name in ("requirements-run.txt", "constraints.txt")]
     wanted = os.path.join(ROOT, "requirements-%s.txt" % kind)
@@ -113,7 +114,7 @@ def install_third_party(kind):
     say("third-party packages are installed")
 
 
-def install_own():
+def install_own() -> None:
     """Install our own packages, editable, without asking any registry for their names."""
     folders = own_packages()
     value = digest([os.path.join(folder, "pyproject.toml") for folder in folders])
@@ -125,7 +126,7 @@ def install_own():
     say("our own %d packages are installed" % len(folders))
 
 
-def install(arguments):
+def install(arguments: List[str]) -> None:
     """Run pip, or end with the line that says why it failed."""
     as_root = ["--root-user-action=ignore"] if os.geteuid() == 0 else []
     done = run(PIP + as_root + arguments)
@@ -133,7 +134,7 @@ def install(arguments):
         fail("The packages can't be installed: " + reason(done))
 
 
-def run(command):
+def run(command: List[str]) -> "subprocess.CompletedProcess[str]":
     """Run a command without showing its output."""
     return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -142,7 +143,7 @@ def run(command):
 NOTHING_FOUND = ("NewConnectionError", "Max retries", "No matching distribution", "ResolutionImpossible")
 
 
-def reason(done):
+def reason(done: "subprocess.CompletedProcess[str]") -> str:
     """Pick the telling line of a failed command's output."""
     text = done.stderr + done.stdout
     if "No space left" in text:
@@ -152,13 +153,13 @@ def reason(done):
     return last_line(text)
 
 
-def last_line(text):
+def last_line(text: str) -> str:
     """Give the last line that says something."""
     lines = [line.strip() for line in text.splitlines() if line.strip() and "[notice]" not in line]
     return lines[-1] if lines else "no reason given."
 
 
-def fetch_programs():
+def fetch_programs() -> "Optional[subprocess.Popen[bytes]]":
     """Let RabbitMQ and HAProxy be unpacked meanwhile; what goes wrong there is said when they are started."""
     if os.environ.get("AMQP_URL") or not shutil.which("apt-get"):
         return None
@@ -170,7 +171,7 @@ def fetch_programs():
 
 
 @contextlib.contextmanager
-def only_one():
+def only_one() -> Iterator[None]:
     """Let two commands that start at once work one after the other."""
     import fcntl
 
@@ -180,7 +181,7 @@ def only_one():
         yield
 
 
-def main():
+def main() -> None:
     """Make everything that is missing."""
     choose_python()
     kind = sys.argv[1] if len(sys.argv) > 1 else "run"
