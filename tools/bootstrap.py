@@ -38,9 +38,8 @@ def choose_python() -> None:
     """Go on with a Python that is new enough, or end with a sentence."""
     if sys.version_info >= OLDEST:
         return
-    for name in NEWER:
-        if shutil.which(name):
-            os.execv(shutil.which(name), [name] + sys.argv)
+    for newer in filter(None, map(shutil.which, NEWER)):
+        os.execv(newer, [newer] + sys.argv)
     fail(
         "Python 3.11 or newer is needed; this is %d.%d (%s) and no newer one is on the PATH."
         % (sys.version_info[0], sys.version_info[1], sys.executable)
