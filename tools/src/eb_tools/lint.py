@@ -141,6 +141,16 @@ def openapi() -> Outcome:
     return _only_failures(command("python", "-m", "eb_tools.openapi", "--check"))
 
 
+def rights() -> Outcome:
+    """The committed table of roles and routes is that of the policy file."""
+    return _only_failures(command("python", "-m", "eb_tools.rbac", "--check"))
+
+
+def settings() -> Outcome:
+    """The committed table of settings is that of the code."""
+    return _only_failures(command("python", "-m", "eb_tools.settings_docs", "--check"))
+
+
 def _only_failures(outcome: Outcome) -> Outcome:
     """Drop what a passing program says."""
     return outcome if outcome.status else Outcome(0, "")
@@ -157,8 +167,10 @@ CHECKS: dict[str, Callable[[], Outcome]] = {
     "kubernetes": kubernetes,
     "contracts": contracts,
     "openapi": openapi,
+    "rights": rights,
+    "settings": settings,
 }
-WRITERS = ("eb_tools.contracts_docs", "eb_tools.openapi", "eb_tools.manifests")
+WRITERS = ("eb_tools.contracts_docs", "eb_tools.openapi", "eb_tools.rbac", "eb_tools.manifests", "eb_tools.settings_docs")
 
 
 def write_docs() -> int:
