@@ -62,7 +62,7 @@ def new_org(tx: Tx, body: CreateOrg, billing_email: str, parent: Org | None = No
     )
 
 
-@routes.get("/orgs/{org_id}", answer=OrgView, errors=(NotFound,))
+@routes.get("/orgs/{org_id}", answer=OrgView | PublicOrgView, errors=(NotFound,))
 async def get_org(request: web.Request) -> web.Response:
     """Give an organisation; of a public one a stranger who is signed in sees name and slug."""
     org_id = path_uuid(request, "org_id")

@@ -1,6 +1,6 @@
 """Sessions and the rotation of their refresh tokens.
 
-Rule: docs/rules/identity.md, Sessions.
+Rule: docs/rules/identity.md, Sessions and tokens.
 """
 
 from __future__ import annotations

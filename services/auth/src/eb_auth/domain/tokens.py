@@ -1,6 +1,6 @@
 """Access tokens: what they say and how they are signed (JWT, EdDSA with Ed25519).
 
-Rule: docs/rules/identity.md, Access tokens.
+Rule: docs/rules/identity.md, Sessions and tokens.
 """
 
 from __future__ import annotations
