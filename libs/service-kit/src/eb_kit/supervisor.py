@@ -25,6 +25,13 @@ def was_asked_to_stop(error: BaseException) -> bool:
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
+def _end_if_cancelled() -> None:
+    """Heed a cancellation that was lost on its way: wait_for of Python 3.11 swallows one now and then."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 async def keep_running(name: str, work: Callable[[], Awaitable[None]]) -> None:
     """Run `work` for ever: start it again whenever it ends or fails; ends only by cancellation."""
     pause_s = FIRST_PAUSE_S
@@ -38,6 +45,7 @@ async def keep_running(name: str, work: Callable[[], Awaitable[None]]) -> None:
             if was_asked_to_stop(error):
                 raise
             log.warning("task failed, starting again", task=name, error=repr(error), exc_info=error)
+        _end_if_cancelled()
         pause_s = (
             FIRST_PAUSE_S if loop.time() - started > HEALTHY_AFTER_S else min(pause_s * 2, LONGEST_PAUSE_S)
         )
