@@ -16,7 +16,7 @@ from eb_catalog.consumers import follow_moves
 from eb_contracts.auth import OrgChanged
 from eb_contracts.base import EntityFact
 from eb_contracts.ids import new_id
-from eb_kit import readmodels
+from eb_kit import readmodels, telemetry
 from eb_kit.testing import Client, running
 from eb_kit.testing_db import ClonedDatabase
 
@@ -130,6 +130,7 @@ def an_org(org_id: UUID, version: int, **members: Any) -> OrgChanged:
 @pytest.fixture
 async def catalog(fresh_db: ClonedDatabase, tmp_path: Path) -> AsyncIterator[Catalog]:
     """A catalog without bus and jobs, on 4 November 2026 in the afternoon of Sydney."""
+    telemetry.start_logging("catalog", "error")
     clock = tmp_path / "clock"
     clock.write_text("0")
     async with running(

@@ -167,7 +167,7 @@ async def insert_terms_once(tx: Tx, bodies: Mapping[str, TermsBody]) -> list[Ter
         " SELECT terms_hash, body::jsonb, $3 FROM unnest($1::text[], $2::text[]) AS t (terms_hash, body)"
         " ON CONFLICT DO NOTHING RETURNING terms_hash",
         hashes,
-        [bodies[terms_hash].model_dump_json(exclude_none=True) for terms_hash in hashes],
+        [bodies[terms_hash].model_dump_json(exclude_unset=True) for terms_hash in hashes],
         tx.now,
     )
     new = sorted(row["terms_hash"] for row in rows)
