@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from decimal import Decimal
 from typing import Any
 
@@ -129,6 +130,26 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
     max_leaves=30,
 )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * (4 << 20),
+        b"[" * (2 << 20) + b"]" * (2 << 20),
+        b"[" + b"{}," * (1 << 20) + b"[" * (1 << 20),
+        b'{"":' * (1 << 20),
+        b'"' * (4 << 20),
+        b"\\" * (4 << 20) + b"[" * 40,
+        (b"[" * 31 + b"]" * 31 + b",") * (1 << 14),
+    ],
+)
+def test_four_hostile_mebibytes_are_refused_within_a_second(body: bytes) -> None:
+    started = time.process_time()
+    with pytest.raises(Refusal):
+        strictjson.parse(body)
+
+    assert time.process_time() - started < 1
 
 
 @given(value=values, ascii_only=st.booleans())

@@ -167,9 +167,7 @@ def instant_text(instant: datetime) -> str:
 
 def write_json(value: object) -> bytes:
     """Write JSON: instants with six decimals and Z, decimals plainly, ids as text. TypeError for others."""
-    return json.dumps(
-        value, default=_plain, ensure_ascii=False, allow_nan=False, separators=(",", ":")
-    ).encode()
+    return _ENCODER.encode(value).encode()
 
 
 def _plain(value: object) -> Any:
@@ -184,6 +182,9 @@ def _plain(value: object) -> Any:
     if isinstance(value, set | frozenset):
         return sorted(value)
     raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+_ENCODER = json.JSONEncoder(default=_plain, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def problem_members(refusal: Refusal, instance: str) -> dict[str, Any]:

@@ -17,6 +17,8 @@ DEEPEST = 32
 LONGEST_NUMBER = 64
 LARGEST_EXPONENT = 64
 _SUSPECT_ESCAPE = re.compile(rb"\\u(?:[dD][89a-fA-F]|0000)")
+_AS_SQUARE = bytes.maketrans(b"{}", b"[]")
+_TOO_MANY_OPEN = b"[" * (DEEPEST + 1)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
@@ -97,16 +99,15 @@ def _is_deep(body: bytes) -> bool:
     if b"\\" in body:
         body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
     outside_strings = b"".join(body.split(b'"')[::2])
-    brackets = outside_strings.translate(None, _NOT_BRACKETS)
+    brackets = outside_strings.translate(_AS_SQUARE, _NOT_BRACKETS)
+    if _TOO_MANY_OPEN in brackets:
+        return True
     for _ in range(DEEPEST):
-        if not brackets:
-            return False
-        brackets = _without_innermost(brackets)
+        shorter = brackets.replace(b"[]", b"")
+        if len(shorter) == len(brackets):
+            break
+        brackets = shorter
     return bool(brackets)
-
-
-def _without_innermost(brackets: bytes) -> bytes:
-    return brackets.replace(b"[]", b"\0").replace(b"{}", b"\0").replace(b"\0", b"")
 
 
 def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import asyncio
 import re
 import zlib
 from collections.abc import Iterable
+from functools import cache
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
@@ -236,7 +237,7 @@ class _Edge:
                 request[ROUTE] = route
                 response = await self._respond(request, route)
         _finish(response, is_last=self._context.is_draining)
-        SECONDS.labels(route.path if route else "unknown", response.status).observe(loop.time() - started)
+        _seconds(route.path if route else "unknown", response.status).observe(loop.time() - started)
         return response
 
     async def _respond(self, request: web.Request, route: Route) -> web.StreamResponse:
@@ -257,6 +258,11 @@ class _Edge:
         except Exception:
             log.exception("request failed", route=route.name)
             return problem(InternalError(), request)
+
+
+@cache
+def _seconds(route: str, status: int) -> Histogram:
+    return SECONDS.labels(route, status)
 
 
 def _no_route(request: web.Request, methods: list[str]) -> web.Response:
