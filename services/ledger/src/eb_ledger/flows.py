@@ -13,7 +13,7 @@ from uuid import UUID
 import structlog
 
 from eb_contracts.ids import new_id
-from eb_contracts.ledger import EntriesPosted, PostedEntry
+from eb_contracts.ledger import EntriesPosted
 from eb_contracts.pricing import Charge
 from eb_kit.service import ServiceContext
 from eb_kit.tx import Tx
@@ -148,16 +148,17 @@ async def _part(
     if not groups:
         return {}
     added = {group: postings.gross_of(offers, keys) for group, keys in groups.items()}
-    return postings.part_by_charge(offers, groups, await posting.add_to_commission_counters(tx, added))
+    after = await posting.add_to_commission_counters(tx, added)
+    return postings.part_by_charge(offers, groups, added, after)
 
 
 def _tell(tx: Tx, offers: Offers, entries: list[Entry]) -> None:
     posted = [
-        PostedEntry.model_construct(org_id=key.org_id, charge_id=key.charge_id, entry_id=entry.entry_id)
+        {"org_id": key.org_id, "charge_id": key.charge_id, "entry_id": entry.entry_id}
         for key, entry in zip(offers, entries, strict=True)
     ]
     for start in range(0, len(posted), MOST_IN_MESSAGE):
-        tx.publish(EntriesPosted(entries=tuple(posted[start : start + MOST_IN_MESSAGE])))
+        tx.publish(EntriesPosted.model_validate({"entries": posted[start : start + MOST_IN_MESSAGE]}))
 
 
 async def post_parked(tx: Tx, limit: int) -> int:

@@ -8,11 +8,10 @@ from decimal import Decimal
 from typing import NamedTuple
 from uuid import UUID
 
-from eb_contracts.money import plain_text
 from eb_contracts.pricing import Charge
 
 from .attribution import Attribution
-from .commission import LARGEST, minor_unit
+from .commission import EXACT, LARGEST, minor_unit
 
 
 class Entry(NamedTuple):
@@ -64,21 +63,13 @@ def content_hash(charge: Charge) -> bytes:
 
     Two charges of one id are the same if this is: equal numbers, equal instants.
     """
+    numbers = (*amounts_of(charge), charge.quantity)
     content = (
-        charge.kind,
-        charge.sku,
-        charge.period,
-        charge.currency,
-        charge.terms_hash,
-        repr(charge.project_id),
-        repr(charge.time.timestamp()),
-        repr(charge.tax_code),
-        repr(charge.reason),
-        repr(charge.actor),
-        *(plain_text(number) for number in amounts_of(charge)),
-        plain_text(charge.quantity),
+        f"{charge.kind}\x1f{charge.sku}\x1f{charge.period}\x1f{charge.currency}\x1f{charge.terms_hash}\x1f"
+        f"{charge.project_id and charge.project_id.int}\x1f{charge.time.timestamp()}\x1f{charge.tax_code!r}\x1f"
+        f"{charge.reason!r}\x1f{charge.actor!r}\x1f{[str(number.normalize(EXACT)) for number in numbers]}"
     )
-    return hashlib.sha256("\x1f".join(content).encode("utf-8", "surrogatepass")).digest()
+    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).digest()
 
 
 def amounts_of(charge: Charge) -> tuple[Decimal, Decimal, Decimal, Decimal]:

@@ -109,12 +109,13 @@ def gross_of(offers: Offers, keys: Iterable[ChargeKey]) -> Decimal:
 def part_by_charge(
     offers: Offers,
     groups: Mapping[CommissionKey, list[ChargeKey]],
+    added: Mapping[CommissionKey, Decimal],
     gross_after: Mapping[CommissionKey, Decimal],
 ) -> dict[ChargeKey, Decimal]:
-    """Give each charge's partner amount, from the gross that its key's counter shows after all of them."""
+    """Give each charge's partner amount, from the gross added to its key's counter and what that shows after."""
     parts: dict[ChargeKey, Decimal] = {}
     for group, keys in groups.items():
-        before = EXACT.subtract(gross_after[group], gross_of(offers, keys))
+        before = EXACT.subtract(gross_after[group], added[group])
         amounts = [offers[key].charge.amount_gross for key in keys]
         parts |= zip(keys, shares(amounts, before, group.partner_pct, group.currency), strict=True)
     return parts
