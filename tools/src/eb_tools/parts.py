@@ -78,6 +78,7 @@ class Start:
             group.create_task(self._name_server())
             group.create_task(self._database())
             group.create_task(self._broker())
+        self._write_facts()
         units = [
             ServiceUnit(name, self.ports.of_service(name), self._env(name), self.layout.folder)
             for name in services.NAMES
