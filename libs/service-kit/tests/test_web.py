@@ -515,6 +515,29 @@ async def test_cursors_lead_through_the_list_and_fit_only_their_own_filters(door
     assert (status, forged_status) == (400, 400)
 
 
+async def test_the_documents_are_shown_to_anybody(door: Door) -> None:
+    status, document, _ = await door.call("GET", "/openapi.json")
+    async with door.http.get(f"http://127.0.0.1:{door.port}/docs") as page:
+        text = await page.text()
+
+    assert (status, document["openapi"]) == (200, "3.1.0")
+    assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert "script-src 'sha256-" in page.headers["Content-Security-Policy"]
+    assert "<script>" in text
+
+
+async def test_a_setting_turns_the_documents_off(door: Door) -> None:
+    settings = door.context.settings.model_copy(update={"docs_enabled": False})
+    context = ServiceContext(door.context.service, settings)
+    app = kit.make_app("test", [public(route) for route in routes], context)
+    runner = kit.Runner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    async with door.http.get(f"http://127.0.0.1:{runner.addresses[0][1]}/docs") as response:
+        assert response.status == 404
+    await runner.cleanup()
+
+
 def test_a_route_without_a_policy_row_fails_at_start(door: Door) -> None:
     with pytest.raises(KeyError):
         kit.make_app("test", routes, door.context)
