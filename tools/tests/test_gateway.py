@@ -96,8 +96,8 @@ async def _listening(handler: Any) -> AsyncIterator[int]:
 class Front:
     """A running gateway and a client."""
 
-    def __init__(self, port: int, http: aiohttp.ClientSession) -> None:
-        self.port, self.http = port, http
+    def __init__(self, port: int, http: aiohttp.ClientSession, port_of_ledger: int) -> None:
+        self.port, self.http, self.port_of_ledger = port, http, port_of_ledger
 
     async def call(
         self, method: str, raw_path: str, **options: Any
@@ -119,14 +119,15 @@ async def gateway(folder: Path, options: Options, table: RouteTable = TABLE) -> 
     port = free_port(0)
     async with _listening(_echo) as door, _listening(_alive) as admin:
         backends = {name: Backend(f"127.0.0.1:{door}", admin) for name in SERVICES}
-        backends["ledger"] = Backend(f"127.0.0.1:{free_port(0)}", admin)
+        away = free_port(0)
+        backends["ledger"] = Backend(f"127.0.0.1:{away}", admin)
         (folder / "logs").mkdir()
         config = render(table, backends, replace(options, bind=f"127.0.0.1:{port}"))
         unit = Gateway(folder / "gateway", config)
         await unit.start()
         try:
             async with aiohttp.ClientSession() as http:
-                yield Front(port, await _until_open(port, http))
+                yield Front(port, await _until_open(port, http), away)
         finally:
             await unit.stop()
 
@@ -144,7 +145,9 @@ async def _until_open(port: int, http: aiohttp.ClientSession) -> aiohttp.ClientS
 
 @pytest.fixture
 async def front(tmp_path: Path) -> AsyncIterator[Front]:
-    async with gateway(tmp_path, Options(headers_within_s=0.5, answer_within_s=1, idle_s=1)) as running:
+    async with gateway(
+        tmp_path, Options(headers_within_s=0.5, answer_within_s=1, idle_s=1, tries_to_connect=1)
+    ) as running:
         yield running
 
 
@@ -222,6 +225,17 @@ async def test_a_service_that_is_down_answers_503_with_retry_after(front: Front)
 
     assert _is_problem(response, members, 503, "unavailable")
     assert response.headers["Retry-After"] == "2"
+
+
+async def test_the_restart_of_a_service_is_waited_for(tmp_path: Path) -> None:
+    async with gateway(tmp_path, Options()) as front:
+        asked = asyncio.create_task(front.call("POST", "/ledger/entries", data=b"once"))
+        await asyncio.sleep(0.5)
+        assert not asked.done()
+        async with _listening(_echo, front.port_of_ledger):
+            status, echoed, _ = await asked
+
+    assert (status, echoed["bytes"]) == (200, 4)
 
 
 async def test_a_service_that_hangs_answers_504(front: Front) -> None:

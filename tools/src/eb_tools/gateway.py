@@ -97,7 +97,7 @@ class Backend:
 
 @dataclass(frozen=True)
 class Options:
-    """How one gateway runs; times in seconds."""
+    """How one gateway runs; times in seconds. Refused connections are tried again once a second."""
 
     bind: str = "127.0.0.1:8080"
     has_rate_limits: bool = False
@@ -105,6 +105,7 @@ class Options:
     headers_within_s: float = 10
     idle_s: float = 35
     answer_within_s: float = 40
+    tries_to_connect: int = 6
     rate_scale: float = 1.0
 
 
@@ -165,7 +166,7 @@ def _defaults(options: Options) -> list[str]:
         "option dontlog-normal",
         "option http-keep-alive",
         "# A request that a service may have seen is never sent twice; a refused connection is tried again.",
-        "retries 3",
+        f"retries {options.tries_to_connect}",
         "retry-on conn-failure",
         "http-reuse safe",
         f"timeout http-request {_ms(options.headers_within_s)}",
@@ -290,8 +291,8 @@ def _backend(name: str, backend: Backend) -> list[str]:
         "option httpchk",
         "http-check send meth GET uri /livez",
         "http-check expect status 200",
-        f"server one {backend.address} check port {backend.admin_port} inter 2s fastinter 500ms downinter 500ms"
-        " rise 1 fall 3",
+        f"server one {backend.address} check port {backend.admin_port} inter 2s fastinter 1s downinter 500ms"
+        " rise 1 fall 4",
     ]
 
 
