@@ -13,12 +13,21 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+import structlog
 
 from eb_kit import topology
 from eb_kit.testing_db import ClonedDatabase, TestDatabase
 from eb_tools.rabbitmq import PrivateRabbitMQ
 
 SHORT_TIERS_MS = {"5s": 100, "30s": 200, "5m": 300, "30m": 400}
+
+# Tracebacks in colours with all locals take seconds each, and the services of a test share its event loop.
+structlog.configure(
+    processors=[
+        structlog.processors.add_log_level,
+        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 
 @pytest.fixture(scope="session")
