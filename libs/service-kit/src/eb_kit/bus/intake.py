@@ -129,7 +129,7 @@ class Intake:
         finally:
             await _hang_up(channel)
         if self._is_draining:
-            await asyncio.Event().wait()
+            await _until_cancelled()
 
     async def _subscribe(self, channel: Channel, buffer: Buffer) -> None:
         channel.on_consumer_cancel_callbacks.add(lambda _: buffer.lose())
@@ -166,6 +166,13 @@ class Intake:
 
 async def _receive(buffer: Buffer, queue: str, raw: DeliveredMessage) -> None:
     buffer.put(Delivery.of(queue, raw))
+
+
+async def _until_cancelled() -> None:
+    """Wait for the cancellation that follows a drain; wait_for of Python 3.11 may have swallowed it before."""
+    task = asyncio.current_task()
+    if task is not None and not task.cancelling():
+        await asyncio.Event().wait()
 
 
 async def _hang_up(channel: Channel) -> None:

@@ -14,6 +14,7 @@ import aio_pika
 import structlog
 from aio_pika.abc import AbstractConnection
 from aiormq.channel import Channel
+from yarl import URL
 
 from . import metrics
 
@@ -36,10 +37,10 @@ class Link:
     a take must know that its delivery tags died with the channel.
     """
 
-    def __init__(self, url: str, service: str, role: str, heartbeat_s: int = HEARTBEAT_S) -> None:
-        self._url = url
+    def __init__(self, url: str, service: str, role: str) -> None:
+        """Make a link that isn't up; `heartbeat` in the URL's query stands in for the usual 10 s."""
+        self._url = URL(url)
         self._name = f"{service}:{role}"
-        self._heartbeat_s = heartbeat_s
         self._connection: AbstractConnection | None = None
         self._up = asyncio.Event()
         self._down = asyncio.Event()
@@ -52,7 +53,7 @@ class Link:
         connection = await asyncio.wait_for(
             aio_pika.connect(
                 self._url,
-                heartbeat=self._heartbeat_s,
+                heartbeat=int(self._url.query.get("heartbeat", HEARTBEAT_S)),
                 client_properties={"connection_name": self._name},
             ),
             CONNECT_S,

@@ -111,7 +111,11 @@ class Publisher:
     def _listen(self, outcomes: Sequence[Outcome]) -> None:
         if any(outcome is not Outcome.UNKNOWN for outcome in outcomes):
             self._silent_until = None
-            return
+        else:
+            self.note_silence()
+
+    def note_silence(self) -> None:
+        """Remember that the broker gave no answer; the second time in a row the connection is given up."""
         is_second = self._silent_until is not None
         self._silent_until = asyncio.get_running_loop().time() + PROBE_S
         if is_second and not self._link.is_blocked:
@@ -147,6 +151,7 @@ async def publish_surely(publisher: Publisher, envelopes: Sequence[Envelope], ti
         async with asyncio.timeout(timeout_s):
             outcomes = await publisher.send(envelopes, timeout_s)
     except TimeoutError:
+        publisher.note_silence()
         raise BusUnavailable("no answer in time") from None
     if lost := [outcome for outcome in outcomes if outcome is not Outcome.CONFIRMED]:
         raise BusUnavailable(f"{len(lost)} of {len(outcomes)} not confirmed: {lost[0]}")
