@@ -85,10 +85,9 @@ async def _alive(_: web.BaseRequest) -> web.StreamResponse:
 
 
 @asynccontextmanager
-async def _listening(handler: Any) -> AsyncIterator[int]:
-    server = await asyncio.get_running_loop().create_server(
-        web.Server(handler, max_line_size=16384), "127.0.0.1", 0
-    )
+async def _listening(handler: Any, port: int = 0) -> AsyncIterator[int]:
+    made = web.Server(handler, max_line_size=16384)
+    server = await asyncio.get_running_loop().create_server(made, "127.0.0.1", port)
     yield server.sockets[0].getsockname()[1]
     server.close()
 
