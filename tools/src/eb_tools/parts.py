@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -25,7 +25,7 @@ from eb_tools.postgres import PrivatePostgres
 from eb_tools.prepare import set_role_passwords
 from eb_tools.processes import Child, Command
 from eb_tools.rabbitmq import PrivateRabbitMQ
-from eb_tools.services import ServiceUnit, role_of
+from eb_tools.services import ServiceUnit, answers_ok, role_of
 from eb_tools.trouble import Trouble
 
 READY_TIMEOUT_S = 90
@@ -86,8 +86,8 @@ class Start:
         async with asyncio.TaskGroup() as group:
             for unit in units:
                 group.create_task(self.start_unit(unit.name, unit))
-            group.create_task(self._gateway())
         await self._until_ready(units)
+        await self._gateway()
 
     async def _database(self) -> None:
         """Start PostgreSQL unless one is given, migrate, and set the roles' passwords."""
@@ -165,8 +165,13 @@ class Start:
         self.say("exchanges, queues and users are there")
 
     async def _gateway(self) -> None:
+        """Start the gateway last: it would remember services that weren't up yet as down."""
         config = local_config(self.ports, has_rate_limits=self.rate_limits == "on")
         await self.start_unit("gateway", Gateway(self.layout.folder / "gateway", config))
+        url = f"{self.ports.gateway_url}/.well-known/jwks.json"
+        async with aiohttp.ClientSession() as http:
+            await until(lambda: answers_ok(http, url), READY_TIMEOUT_S, "The gateway doesn't answer.")
+        self.say(f"the gateway is {self.ports.gateway_url}")
 
     def _write_facts(self) -> None:
         """Say where everything is, for tests and tools of this machine (0600)."""
@@ -212,12 +217,21 @@ class Start:
                 if time.monotonic() > until or any(unit.starts > STARTS_TRIED for unit in waiting):
                     raise Trouble(_not_ready(waiting))
                 await asyncio.sleep(0.1)
-        self.say(f"all services are ready, the gateway is {self.ports.gateway_url}")
+        self.say("all services are ready")
 
 
 async def start_all(layout: Layout, start_unit: StartUnit, say: Say) -> None:
     """Start every part of the stack and wait until it is ready; Trouble if one can't be."""
     await Start(layout, start_unit, say).all()
+
+
+async def until(look: Callable[[], Awaitable[bool]], timeout_s: float, complaint: str) -> None:
+    """Look every 50 ms until the answer is yes; Trouble with the complaint after the timeout."""
+    give_up_at = time.monotonic() + timeout_s
+    while not await look():
+        if time.monotonic() > give_up_at:
+            raise Trouble(complaint)
+        await asyncio.sleep(0.05)
 
 
 def _not_ready(units: list[ServiceUnit]) -> str:

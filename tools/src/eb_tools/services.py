@@ -82,12 +82,16 @@ class ServiceUnit:
 
     async def is_ready(self, http: aiohttp.ClientSession) -> bool:
         """Ask its readyz."""
-        url = f"http://{HOST}:{self.ports.admin}/readyz"
-        try:
-            async with http.get(url, timeout=aiohttp.ClientTimeout(total=2)) as answer:
-                return answer.status == 200
-        except (aiohttp.ClientError, TimeoutError):
-            return False
+        return await answers_ok(http, f"http://{HOST}:{self.ports.admin}/readyz")
+
+
+async def answers_ok(http: aiohttp.ClientSession, url: str) -> bool:
+    """Say whether a GET is answered with 200 now."""
+    try:
+        async with http.get(url, timeout=aiohttp.ClientTimeout(total=2)) as answer:
+            return answer.status == 200
+    except (aiohttp.ClientError, TimeoutError):
+        return False
 
 
 def _inherited() -> dict[str, str]:

@@ -194,7 +194,7 @@ def run(stack: Stack) -> None:
     """Start, show the first bill, and stay until Ctrl-C."""
     from eb_tools.demo import load_and_show
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a shell may have set SIGINT to be ignored
         signal.signal(number, _interrupt)
     try:
         stack.up(tell, is_detached=False)
