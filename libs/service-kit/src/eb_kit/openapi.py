@@ -162,13 +162,14 @@ def _shapes(route: Route) -> Iterator[tuple[Any, Mode]]:
 
 
 def _is_page(route: Route) -> bool:
-    """Tell whether a route answers `{items, next_cursor}`: its query is a Page and its answer a list."""
+    """Tell whether a route answers `{items, next_cursor}`: a page is asked for, and the answer names the item."""
     is_paged = isinstance(route.query, type) and issubclass(route.query, Page)
-    return is_paged and get_origin(route.answer) is list
+    return is_paged and "items" not in getattr(route.answer, "model_fields", ())
 
 
 def _item_of(route: Route) -> Any:
-    return get_args(route.answer)[0] if _is_page(route) else route.answer
+    is_listed = _is_page(route) and get_origin(route.answer) is list
+    return get_args(route.answer)[0] if is_listed else route.answer
 
 
 def _operation(route: Route, schemas: _Schemas) -> Json:
