@@ -170,7 +170,13 @@ CHECKS: dict[str, Callable[[], Outcome]] = {
     "rights": rights,
     "settings": settings,
 }
-WRITERS = ("eb_tools.contracts_docs", "eb_tools.openapi", "eb_tools.rbac", "eb_tools.manifests", "eb_tools.settings_docs")
+WRITERS = (
+    "eb_tools.contracts_docs",
+    "eb_tools.openapi",
+    "eb_tools.rbac",
+    "eb_tools.manifests",
+    "eb_tools.settings_docs",
+)
 
 
 def write_docs() -> int:

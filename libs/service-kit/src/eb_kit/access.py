@@ -30,7 +30,6 @@ API_KEY = re.compile(r"^eb_([0-9a-f]{32})_[A-Za-z0-9_-]{43}$")
 LONGEST_TOKEN = 4096
 MOST_CACHED = 20_000
 OPEN_ROWS = frozenset({"public", "provider"})
-CALLER: web.RequestKey[Caller | None] = web.RequestKey("eb_caller", object)  # type: ignore[arg-type]
 
 
 class TokenInvalid(Refusal):
@@ -100,6 +99,9 @@ class Caller:
         if self.kind == "key":
             return _key_names(self.scopes, True, True)
         return self.roles | {"signed_in"}
+
+
+CALLER: web.RequestKey[Caller] = web.RequestKey("eb_caller", Caller)
 
 
 def _key_names(scopes: frozenset[str], is_own: bool, is_below: bool) -> frozenset[str]:

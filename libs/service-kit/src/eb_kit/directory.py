@@ -7,9 +7,9 @@ Rule: docs/rules/bus.md, Read models.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -25,6 +25,7 @@ WAIT_S = 2.0
 POLL_S = 0.05
 MOST_WAITING = 200
 MOST_WAITING_EACH = 5
+Found = TypeVar("Found")
 ENTITIES = ("org", "api_key", "signing_key", "revocation")
 
 
@@ -173,7 +174,9 @@ class Directory:
         """Give the live key of this digest, waiting as `find_org` does."""
         return await self._find(lambda: self._keys.get(digest), "api_key", key_id, waiter)
 
-    async def _find(self, look: Any, entity: str, entity_id: UUID, waiter: str) -> Any:
+    async def _find(
+        self, look: Callable[[], Found | None], entity: str, entity_id: UUID, waiter: str
+    ) -> Found | None:
         if (found := look()) is not None or not self._may_wait(entity_id, waiter):
             return found
         self._waiting[waiter] = self._waiting.get(waiter, 0) + 1
@@ -184,7 +187,7 @@ class Directory:
             if not self._waiting[waiter]:
                 del self._waiting[waiter]
 
-    async def _wait(self, look: Any, entity: str, entity_id: str) -> Any:
+    async def _wait(self, look: Callable[[], Found | None], entity: str, entity_id: str) -> Found | None:
         loop = asyncio.get_running_loop()
         until = loop.time() + WAIT_S
         while loop.time() < until:

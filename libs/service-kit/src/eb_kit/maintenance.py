@@ -30,7 +30,9 @@ async def make_partitions(context: ServiceContext) -> None:
     """Make the partitions of outbox and inbox that the coming days need; those that are there stay."""
     now = context.clock.machine_now()
     async with context.pool.acquire() as connection:
-        await connection.execute(ENSURE, context.schema, "outbox", now - timedelta(days=1), now + OUTBOX_AHEAD)
+        await connection.execute(
+            ENSURE, context.schema, "outbox", now - timedelta(days=1), now + OUTBOX_AHEAD
+        )
         await connection.execute(ENSURE, context.schema, "inbox", now - timedelta(days=31), now + INBOX_AHEAD)
 
 

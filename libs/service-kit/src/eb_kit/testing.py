@@ -66,7 +66,12 @@ class Client:
         await self.seed(SigningKeyChanged(version=1, kid=self._kid, x=x, retired_at=None))
 
     async def org(
-        self, parent: UUID | None = None, *, zone: str = "UTC", country: str = "AU", org_id: UUID | None = None
+        self,
+        parent: UUID | None = None,
+        *,
+        zone: str = "UTC",
+        country: str = "AU",
+        org_id: UUID | None = None,
     ) -> UUID:
         """Seed an organisation; give its id."""
         made = org_id or new_id()
