@@ -235,7 +235,7 @@ def caller_or_none(request: web.Request) -> Caller | None:
 
 def caller(request: web.Request) -> Caller:
     """Give the authenticated caller of a route that needs one."""
-    found = request.get(CALLER)
+    found: Caller | None = request.get(CALLER)
     if found is None:
         raise TokenInvalid
     return found
