@@ -29,7 +29,7 @@ def database_url() -> str:
 
 def run_offline() -> None:
     """Write the SQL of the asked revisions to stdout."""
-    context.configure(url=database_url(), literal_binds=True, transaction_per_migration=True)
+    context.configure(url=database_url(), literal_binds=True, transaction_per_migration=False)
     with context.begin_transaction():
         context.run_migrations()
 

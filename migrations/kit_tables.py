@@ -17,6 +17,8 @@ SCHEMAS = ("auth", "domain_verify", "catalog", "metering_ingest", "pricing", "le
 PARTITION_NAMES = re.compile(r".+_(p\d{4}_\d{2}(_\d{2})?|h\d{2})")
 """How partitions are called: `<table>_pYYYY_MM`, `<table>_pYYYY_MM_DD`, `<table>_hNN`."""
 
+CAUTION = "SET LOCAL lock_timeout = '10s'; SET LOCAL statement_timeout = '15min';\n"
+"""A migration that can't get its locks gives up before everybody else queues behind it."""
 OUTBOX_DAYS = 8
 INBOX_MONTHS = 3
 MONTHS_AHEAD = 12
@@ -25,10 +27,11 @@ MONTHS_AHEAD = 12
 def run(script: str) -> None:
     """Run one or more SQL statements, with the migration itself as the actor of what it writes."""
     if context.is_offline_mode():
-        op.execute(script)
+        op.execute(CAUTION + script)
         return
     bind = op.get_bind()
     bind.exec_driver_sql("SET LOCAL eb.actor = 'system:migration'")
+    script = CAUTION + script
     bind.connection.dbapi_connection.run_async(lambda connection: connection.execute(script))  # type: ignore[union-attr]
 
 
