@@ -27,6 +27,7 @@ from .problems import (
     InternalError,
     MalformedRequest,
     ParameterInvalid,
+    RateLimited,
     Unavailable,
     UnsupportedMediaType,
     status_of,
@@ -52,7 +53,7 @@ KEYED = (
     idempotency.KeyReused,
     idempotency.StillRunning,
 )
-ALWAYS = (MalformedRequest, InternalError, Unavailable)
+ALWAYS = (MalformedRequest, RateLimited, InternalError, Unavailable)
 REASONS = {
     200: "Done.",
     201: "Created.",
@@ -266,7 +267,7 @@ def _refusals(route: Route) -> Iterator[type[Refusal]]:
     yield from ALWAYS
     yield from route.errors
     if not route.names & OPEN_ROWS:
-        yield from (TokenInvalid, Forbidden, ContextMismatch)
+        yield from (TokenInvalid, Forbidden, ContextMismatch, NotFound)
     if "{" in route.path:
         yield NotFound
     if route.query is not None:
