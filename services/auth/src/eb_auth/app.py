@@ -9,12 +9,19 @@ from .api import routes
 from .consumers import handlers
 from .jobs import jobs
 from .settings import Settings
+from .store.facts import LISTERS
 
 
-async def have_a_signing_key(context: ServiceContext) -> None:
-    """Make and announce the first signing key, before the doors open."""
-    async with context.begin(f"system:{context.service_name}") as tx:
+async def prepare(context: ServiceContext) -> None:
+    """Before the doors open: have a signing key, and know every entity of one's own."""
+    actor = f"system:{context.service_name}"
+    async with context.begin(actor) as tx:
         await flows.ensure_signing_key(tx)
+    for entity in LISTERS:
+        last: str | None = ""
+        while last is not None:
+            async with context.begin(actor) as tx:
+                last = await flows.recall(tx, entity, last or None)
     await context.directory.refresh()
 
 
@@ -25,5 +32,5 @@ SERVICE = Service(
     routes=routes,
     handlers=handlers,
     jobs=jobs,
-    on_start=have_a_signing_key,
+    on_start=prepare,
 )

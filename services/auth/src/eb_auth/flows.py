@@ -12,6 +12,7 @@ from uuid import UUID
 
 from eb_contracts.errors import NotFound
 from eb_contracts.ids import new_id
+from eb_kit import readmodels
 from eb_kit.tx import Tx
 
 from .domain import codes, sealing, tokens
@@ -20,7 +21,7 @@ from .domain.errors import TooManyAttempts
 from .domain.orgs import Org
 from .domain.sessions import REFRESH_PREFIX, Session, Verdict, judge, token_digest
 from .settings import Settings
-from .store import credentials, members, orgs, sessions, sign_in
+from .store import credentials, facts, members, orgs, sessions, sign_in
 
 MAIL_PURPOSE = "mail"
 CODE_PURPOSE = "login code"
@@ -28,6 +29,7 @@ SIGNING_PURPOSE = "signing key"
 PER_ADDRESS = 5
 PER_NETWORK_ADDRESS = 30
 ORGS_PER_USER = 60
+FACTS_A_PAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,3 +265,12 @@ def _seal(tx: Tx, purpose: str, plain: bytes) -> bytes:
 def _digest(tx: Tx, email: str, code: str) -> bytes:
     key = sealing.derived_key(settings_of(tx).auth_secret, CODE_PURPOSE)
     return codes.code_digest(key, email, code)
+
+
+async def recall(tx: Tx, entity: str, after_id: str | None) -> str | None:
+    """Put a page of an entity's facts into the own read model; give the last id, None when all are known."""
+    if after_id is None and not await facts.is_unknown(tx, entity):
+        return None
+    page = await facts.LISTERS[entity](tx, after_id, FACTS_A_PAGE)
+    await readmodels.keep(tx.connection, page, tx.context.clock.machine_now())
+    return page[-1].entity_id if page else None

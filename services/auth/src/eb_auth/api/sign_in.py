@@ -33,9 +33,12 @@ MOST_MEMBERSHIPS = 200
 
 
 def address_of(request: web.Request) -> str:
-    """Give the client's network address; what a trusted proxy says it is, where one stands in front."""
+    """Give the client's network address: what a trusted proxy says it is, where one stands in front.
+
+    Only the last address counts, over all lines of the header: those before are what the client says.
+    """
     remote = request.remote or ""
-    forwarded = request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()
+    forwarded = ",".join(request.headers.getall("X-Forwarded-For", [])).rpartition(",")[2].strip()
     is_proxied = remote in request.app[CONTEXT].settings.trusted_proxies
     return forwarded[:64] if forwarded and is_proxied else remote
 
