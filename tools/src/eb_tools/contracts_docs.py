@@ -1,6 +1,6 @@
 """The bus's contract as documents: AsyncAPI 3 from the topology, and a JSON Schema per message.
 
-`python -m eb_tools.contracts_docs write` makes docs/api/asyncapi.json and docs/api/schemas/; `check` fails when
+`python -m eb_tools.contracts_docs` makes docs/api/asyncapi.json and docs/api/schemas/; with `--check` it fails when
 what is committed differs from what the code says.
 """
 
@@ -166,10 +166,10 @@ def write(folder: Path) -> None:
 def main() -> int:
     """Write the documents, or check that they are as the code says."""
     parser = argparse.ArgumentParser(prog="python -m eb_tools.contracts_docs", description=main.__doc__)
-    parser.add_argument("command", choices=["write", "check"])
+    parser.add_argument("--check", action="store_true", help="only say what differs; exit 1 if anything does")
     parser.add_argument("--folder", type=Path, default=Path("docs/api"))
     arguments = parser.parse_args()
-    if arguments.command == "write":
+    if not arguments.check:
         write(arguments.folder)
         return 0
     for name in (found := drift(arguments.folder)):
