@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 from functools import partial
 from pathlib import Path
-from typing import Any
 from zoneinfo import ZoneInfo
 
 from eb_tools import mail_demo
@@ -25,6 +24,7 @@ BATCH = 100
 ORGS = ("Harbour Events Group", "Harbour Music", "Harbour Sports")
 QUANTITIES = ("1", "2", "1.5", "3", "1")
 TIER = "gold"
+CENT = Decimal("0.01")
 PRICES: dict[str, Json] = {
     "form-submit": {
         "included_qty": "100",
@@ -241,12 +241,14 @@ def _in_this_period(now: datetime) -> datetime:
 
 
 def differences(bills: list[Bill], estimates: list[Json]) -> Iterator[str]:
-    """Say where a bill and the estimate for the same usage differ, SKU by SKU and in sum; nothing if they agree."""
+    """Say where bills and the estimates for the same usage differ: per SKU, its share, and in sum."""
     for bill, estimate in zip(bills, estimates, strict=True):
-        expected: dict[str, Any] = {line["sku"]: Decimal(line["total"]) for line in estimate["lines"]}
+        expected = {line["sku"]: Decimal(line["total"]) for line in estimate["lines"]}
         for sku in sorted(expected.keys() | bill.lines.keys()):
-            billed = bill.lines[sku].gross if sku in bill.lines else Decimal(0)
-            if billed != expected.get(sku, Decimal(0)):
-                yield f"{bill.member.name}, {sku}: billed {billed}, estimated {expected.get(sku)}"
+            line, total = bill.lines.get(sku, Line()), expected.get(sku, Decimal(0))
+            share = (total * Decimal(SHARES[sku]) / 100).quantize(CENT, ROUND_HALF_UP)
+            if (line.gross, line.partner) != (total, share):
+                billed = f"billed {line.gross}, share {line.partner}"
+                yield f"{bill.member.name}, {sku}: {billed}; estimated {total}, share {share}"
         if bill.gross != Decimal(estimate["grand_total"]):
             yield f"{bill.member.name}: billed {bill.gross}, estimated {estimate['grand_total']}"
