@@ -56,9 +56,18 @@ async def post_charges(tx: Tx, charges: Iterable[Charge]) -> None:
     new, clashing = await _claim(tx, ready)
     if new:
         await _post(tx, {key: ready[key] for key in new}, new, payers)
-    if aside := [*aside, *waiting, *clashing]:
-        log.error("charges parked", reasons=sorted({one.reason for one in aside}), charges=len(aside))
-        await parked.insert_parked(tx, aside)
+    await _park(tx, [*aside, *clashing], waiting)
+
+
+async def _park(tx: Tx, refused: list[Parked], waiting: list[Parked]) -> None:
+    """Park charges: those that wait go on by themselves, the others need a person and raise an alarm."""
+    if refused:
+        reasons = sorted({one.reason for one in refused})
+        log.error("charges can't be posted", reasons=reasons, charges=len(refused))
+    if waiting:
+        log.info("charges wait for their organisation", charges=len(waiting))
+    if refused or waiting:
+        await parked.insert_parked(tx, [*refused, *waiting])
 
 
 async def _claim(tx: Tx, offers: Offers) -> tuple[dict[ChargeKey, UUID], list[Parked]]:
