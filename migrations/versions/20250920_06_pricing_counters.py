@@ -110,7 +110,8 @@ CREATE TABLE pricing.unrated_usage (
     reason text NOT NULL,
     parked_at timestamptz NOT NULL,
     PRIMARY KEY (org_id, usage_id),
-    CONSTRAINT unrated_usage_reason CHECK (reason IN ('unknown_sku', 'no_terms', 'terms_missing')),
+    CONSTRAINT unrated_usage_reason CHECK (
+        reason IN ('unknown_sku', 'no_terms', 'terms_missing', 'out_of_bounds')),
     {finite("quantity")}
 );
 CREATE INDEX unrated_usage_by_sku ON pricing.unrated_usage (sku, org_id);

@@ -24,7 +24,7 @@ class RetailStep:
 
 @dataclass(frozen=True, slots=True)
 class AssignedTerms:
-    """From `effective_at` on: zone, plan, and the hash per SKU; other SKUs have retail terms.
+    """From `effective_at` on: zone, currency, plan, and the hash per SKU; other SKUs have retail terms.
 
     `period` is the first billing period whose prices it decides: the one it falls into by the zone
     in force before it, so that a change of zone never moves a boundary that was already set.
@@ -35,6 +35,7 @@ class AssignedTerms:
     period: str
     is_whole: bool
     zone: tzinfo
+    currency: str
     plan_id: str
     plan_version: int
     hashes: Mapping[str, str]
@@ -106,6 +107,7 @@ def _assigned(plain: Mapping[str, Any], before: AssignedTerms | None) -> Assigne
         period=period,
         is_whole=effective_at == month_start(period, before.zone if before else zone),
         zone=zone,
+        currency=plain["currency"],
         plan_id=str(plain["plan_id"]),
         plan_version=plain["plan_version"],
         hashes=plain["hashes"],

@@ -19,7 +19,7 @@ from eb_kit.tx import Tx
 from eb_rating.prices import OrgPrices, PriceBook, Priced, TermsMissing
 
 from . import store
-from .domain.counters import Counter, CounterKey, Rated, adjust, needs_new_taxes, rate_usage
+from .domain.counters import Counter, CounterKey, Rated, adjust, needs_new_taxes, rate_all
 from .domain.waiting import Waiting
 
 log = structlog.get_logger(__name__)
@@ -37,17 +37,17 @@ class Work(NamedTuple):
 
 
 async def rate_records(tx: Tx, records: Sequence[UsageRecord]) -> list[Waiting]:
-    """Charge each usage record once; park what nothing prices, and give it.
+    """Charge each usage record once; park what can't be, and give it.
 
     A constant number of statements, whatever the number of records.
     """
     await store.lock_terms_shared(tx)
     work = await sort_out(tx, _distinct(records))
-    if work.waiting:
-        await _park(tx, work.waiting)
-    if work.rateable:
-        await _rate(tx, work.rateable)
-    return work.waiting
+    refused = await _rate(tx, work.rateable) if work.rateable else []
+    waiting = [*work.waiting, *refused]
+    if waiting:
+        await _park(tx, waiting)
+    return waiting
 
 
 def _distinct(records: Iterable[UsageRecord]) -> list[UsageRecord]:
@@ -120,13 +120,15 @@ async def _park(tx: Tx, waiting: Sequence[Waiting]) -> None:
     )
 
 
-async def _rate(tx: Tx, rateable: Sequence[tuple[UsageRecord, Priced]]) -> None:
+async def _rate(tx: Tx, rateable: Sequence[tuple[UsageRecord, Priced]]) -> list[Waiting]:
     keys = {_key(record, priced): priced.terms.currency for record, priced in rateable}
     counters = await _lock_or_make(tx, keys)
     charged = await store.find_charged(tx, [record for record, _ in rateable])
     due = [(record, priced) for record, priced in rateable if record.usage_id not in charged]
-    rated = list(_rated(counters, due, tx))
-    await write(tx, [counters[key] for key in {_key(record, priced) for record, priced in due}], rated)
+    before = dict(counters)
+    rated, refused = rate_all(counters, due, tx.minute)
+    await write(tx, [counter for key, counter in counters.items() if counter is not before[key]], rated)
+    return refused
 
 
 def _key(record: UsageRecord, priced: Priced) -> CounterKey:
@@ -149,20 +151,6 @@ async def _lock_or_make(tx: Tx, keys: dict[CounterKey, str]) -> dict[CounterKey,
 
 
 MOST_SEEN = 500_000
-
-
-def _rated(
-    counters: dict[CounterKey, Counter], due: Iterable[tuple[UsageRecord, Priced]], tx: Tx
-) -> Iterator[Rated]:
-    """Charge record by record, moving `counters`; where terms changed, the adjusting charge comes first."""
-    for record, priced in due:
-        key = _key(record, priced)
-        counter = counters[key]
-        if not counter.is_rated_by(priced):
-            counter, adjusting = adjust(counter, priced, tx.minute)
-            yield from adjusting
-        counters[key], rated = rate_usage(counter, record, priced)
-        yield rated
 
 
 async def write(tx: Tx, counters: Sequence[Counter], rated: Sequence[Rated]) -> None:
@@ -196,11 +184,16 @@ async def rerate_orgs(tx: Tx, org_ids: Sequence[UUID]) -> int:
     counters = await store.lock_counters(tx, priced)
     retaxed = [one for key, one in counters.items() if needs_new_taxes(one, priced[key])]
     charged_at = await store.list_gross_by_time(tx, retaxed) if retaxed else {}
+    after: list[Counter] = []
     rated: list[Rated] = []
     for key, counter in counters.items():
-        counters[key], adjusting = adjust(counter, priced[key], tx.minute, charged_at.get(key))
-        rated.extend(adjusting)
-    await write(tx, list(counters.values()), rated)
+        moved, adjusting = adjust(counter, priced[key], tx.minute, charged_at.get(key))
+        if moved.is_bounded():
+            after.append(moved)
+            rated.extend(adjusting)
+        else:
+            log.error("terms would move a counter out of bounds", key=key, terms_hash=priced[key].terms_hash)
+    await write(tx, after, rated)
     return len(rated)
 
 

@@ -13,9 +13,6 @@ from . import flows, store
 
 jobs = Jobs()
 
-MOST_ORGS = 20
-MOST_RECORDS = 200
-
 
 @jobs.every(seconds=2)
 async def rate_what_became_due(tx: Tx) -> int:
@@ -24,9 +21,10 @@ async def rate_what_became_due(tx: Tx) -> int:
     Whatever was parked or rated by older facts is visible here (store.lock_terms), so nothing is missed;
     the arrival of a fact only marks. Rule: docs/rules/pricing.md, Usage without terms.
     """
+    settings = tx.context.settings
     await store.lock_terms_shared(tx)
-    due = await store.take_due(tx, MOST_ORGS)
-    parked = await store.list_unrated_after(tx, due, MOST_RECORDS) if due else {}
+    due = await store.take_due(tx, settings.sweep_orgs)
+    parked = await store.list_unrated_after(tx, due, settings.sweep_records) if due else {}
     if parked:
         await _rate_parked(tx, parked)
     elif due:

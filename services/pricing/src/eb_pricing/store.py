@@ -10,11 +10,13 @@ from uuid import UUID
 
 import asyncpg
 
+from eb_contracts.errors import NotFound
 from eb_contracts.metering import UsageRecord
 from eb_kit.db import write_json
 from eb_kit.tx import Tx
 from eb_rating import Counter as Sums
 
+from .domain.charges import KeptCharge, UsageSum
 from .domain.counters import Counter, CounterKey, Rated, TaxSum
 from .domain.waiting import Waiting
 
@@ -287,7 +289,8 @@ async def list_unrated_after(
     )
     found: dict[UUID, list[UsageRecord]] = {}
     for row in rows:
-        found.setdefault(row["org_id"], []).append(UsageRecord.model_construct(**dict(row)))
+        plain = {**dict(row), "trace_ids": tuple(row["trace_ids"])}
+        found.setdefault(row["org_id"], []).append(UsageRecord.model_construct(**plain))
     return found
 
 
@@ -309,6 +312,93 @@ async def delete_due(tx: Tx, org_ids: Collection[UUID]) -> None:
 async def list_known_skus(tx: Tx, skus: Collection[str]) -> set[str]:
     """Give those of the SKUs that the catalog has announced."""
     return set(await list_facts(tx, "sku", skus))
+
+
+CHARGE_CONDITIONS = {
+    "org_id": "org_id = {}",
+    "sku": "sku = {}",
+    "project_id": "project_id = {}",
+    "period": "period = {}",
+    "kind": "kind = {}",
+    "charge_id": "charge_id = {}",
+    "created_from": "created_at >= {}",
+    "created_to": "created_at < {}",
+}
+USAGE_CONDITIONS = {
+    "org_id": "org_id = {}",
+    "sku": "sku = {}",
+    "period": "period = {}",
+    "from_version": "version >= {}",
+}
+"""What lists may be picked by; only what is asked for reaches the statement, so that its plan fits."""
+
+
+async def list_charges(
+    tx: Tx, filters: Mapping[str, object], after: Mapping[str, Any] | None, limit: int
+) -> list[KeptCharge]:
+    """Give charges, newest first: of one organisation by their creation, of all by their ids, which are in time."""
+    place = ("created_at", "charge_id") if filters["org_id"] is not None else ("charge_id", "org_id")
+    rows = await _list(tx, "charge", CHARGE_COLUMNS, CHARGE_CONDITIONS, filters, place, after, limit)
+    return [_kept(row) for row in rows]
+
+
+async def find_charges(tx: Tx, charge_id: str) -> list[KeptCharge]:
+    """Give the charges of this id: one per organisation at most."""
+    rows = await tx.fetch(
+        f"SELECT {', '.join(CHARGE_COLUMNS)} FROM charge WHERE charge_id = $1",  # noqa: S608 - constants
+        charge_id,
+    )
+    return [_kept(row) for row in rows]
+
+
+def _kept(row: asyncpg.Record) -> KeptCharge:
+    return KeptCharge(**{**dict(row), "trace_ids": tuple(row["trace_ids"])})
+
+
+async def get_terms_body(tx: Tx, terms_hash: str) -> dict[str, Any]:
+    """Give the body of terms that a charge names, or raise NotFound."""
+    facts = await list_facts(tx, "terms", [terms_hash])
+    if terms_hash not in facts:
+        raise NotFound
+    body: dict[str, Any] = facts[terms_hash][1]["body"]
+    return body
+
+
+async def list_usage(
+    tx: Tx, filters: Mapping[str, object], after: Mapping[str, Any] | None, limit: int
+) -> list[UsageSum]:
+    """Give counters that were ever charged, newest period first."""
+    columns = tuple(UsageSum.__dataclass_fields__)
+    picked = {**filters, "from_version": 1}
+    place = ("period", "org_id", "sku")
+    rows = await _list(tx, "counter", columns, USAGE_CONDITIONS, picked, place, after, limit)
+    return [UsageSum(**dict(row)) for row in rows]
+
+
+async def _list(
+    tx: Tx,
+    table: str,
+    columns: Sequence[str],
+    conditions: Mapping[str, str],
+    filters: Mapping[str, object],
+    place: Sequence[str],
+    after: Mapping[str, Any] | None,
+    limit: int,
+) -> list[asyncpg.Record]:
+    """Give the rows below `after`, in falling order of the columns `place`."""
+    given = {name: value for name, value in filters.items() if value is not None}
+    where = [conditions[name].format(f"${n}") for n, name in enumerate(given, 1)]
+    values = list(given.values())
+    if after is not None:
+        marks = ", ".join(f"${len(values) + n}" for n in range(1, len(place) + 1))
+        where.append(f"({', '.join(place)}) < ({marks})")
+        values += [after[name] for name in place]
+    order = ", ".join(f"{name} DESC" for name in place)
+    return await tx.fetch(
+        f"SELECT {', '.join(columns)} FROM {table} WHERE {' AND '.join(where) or 'true'}"  # noqa: S608
+        f" ORDER BY {order} LIMIT {limit:d}",
+        *values,
+    )
 
 
 def _columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:

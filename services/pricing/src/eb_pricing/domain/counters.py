@@ -18,7 +18,11 @@ from eb_rating import Counter as Sums
 from eb_rating import Terms, charge, tax_target
 from eb_rating.prices import Priced
 
+from .waiting import Waiting
+
 ZERO = Decimal(0)
+BOUND = Decimal(10) ** 18
+"""Quantities and amounts stay below this, on either side of zero."""
 A_MINUTE = timedelta(minutes=1)
 TERMS_CHANGED = "terms_changed"
 CURRENCY_CHANGED = "currency_changed"
@@ -61,12 +65,40 @@ class Counter(NamedTuple):
         """Tell whether what was charged so far follows these terms, or nothing was charged yet."""
         return self.version == 0 or self.terms_hash == priced.terms_hash
 
+    def is_bounded(self) -> bool:
+        """Tell whether quantity and amount are what the tables, here and in the ledger, can hold."""
+        return abs(self.sums.quantity) < BOUND and self.sums.charged < BOUND
+
 
 class Rated(NamedTuple):
     """A charge as it goes out, and the tax sum after it."""
 
     charge: Charge
     tax: TaxSum
+
+
+def rate_all(
+    counters: dict[CounterKey, Counter], usage: Iterable[tuple[UsageRecord, Priced]], minute: datetime
+) -> tuple[list[Rated], list[Waiting]]:
+    """Charge record by record, moving `counters`; give the charges, and what would pass the bounds.
+
+    Where terms changed since a counter was last charged, the adjusting charge comes first.
+    """
+    rated: list[Rated] = []
+    refused: list[Waiting] = []
+    for record, priced in usage:
+        key = CounterKey(record.org_id, record.sku, priced.period)
+        counter = counters[key]
+        adjusting: list[Rated] = []
+        if not counter.is_rated_by(priced):
+            counter, adjusting = adjust(counter, priced, minute)
+        counter, charged = rate_usage(counter, record, priced)
+        if counter.is_bounded():
+            counters[key] = counter
+            rated += [*adjusting, charged]
+        else:
+            refused.append(Waiting(record, is_out_of_bounds=True))
+    return rated, refused
 
 
 def rate_usage(counter: Counter, usage: UsageRecord, priced: Priced) -> tuple[Counter, Rated]:

@@ -1,0 +1,5 @@
+"""HTTP doors of pricing."""
+
+from .charges import routes
+
+__all__ = ["routes"]

@@ -1,0 +1,113 @@
+"""Reading charges and counters; explaining a charge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from aiohttp import web
+
+from eb_contracts.errors import Fault, NotFound
+from eb_contracts.money import money_text
+from eb_kit.access import caller, reach
+from eb_kit.problems import ParameterInvalid
+from eb_kit.tx import begin
+from eb_kit.web import Routes, ok, page_of, path_text, read_cursor, read_query
+from eb_rating import from_plain
+
+from .. import store
+from ..domain.charges import KeptCharge, redo
+from .shapes import (
+    ArithmeticView,
+    ChargeQuery,
+    ChargeView,
+    ExplainView,
+    TaxView,
+    TermsView,
+    UsageQuery,
+    UsageView,
+    payable,
+    usage_link,
+)
+
+routes = Routes("pricing")
+
+STAFF = ("Operator", "Finance", "Support")
+
+
+@routes.get("/pricing/charges", query=ChargeQuery, answer=list[ChargeView])
+async def list_charges(request: web.Request) -> web.Response:
+    """List charges, newest first; only platform staff may leave out `org_id`."""
+    query = read_query(request, ChargeQuery)
+    after = read_cursor(request, query)
+    await _reach_list(request, query.org_id)
+    filters = query.model_dump(exclude={"limit", "cursor"})
+    async with begin(request) as tx:
+        found = await store.list_charges(tx, filters, after, query.limit + 1)
+    return page_of(request, query, [ChargeView.of(charge) for charge in found], _charge_place)
+
+
+@routes.get("/pricing/usage", query=UsageQuery, answer=list[UsageView])
+async def list_usage(request: web.Request) -> web.Response:
+    """List what was used and charged per SKU and period, newest period first.
+
+    Only platform staff may leave out `org_id`.
+    """
+    query = read_query(request, UsageQuery)
+    after = read_cursor(request, query)
+    await _reach_list(request, query.org_id)
+    filters = query.model_dump(exclude={"limit", "cursor"})
+    async with begin(request) as tx:
+        found = await store.list_usage(tx, filters, after, query.limit + 1)
+    return page_of(request, query, [UsageView.of(usage) for usage in found], _usage_place)
+
+
+@routes.get("/pricing/charges/{charge_id}/explain", answer=ExplainView)
+async def explain_charge(request: web.Request) -> web.Response:
+    """Tell everything behind a charge, so that a person can redo the sum from the answer alone."""
+    async with begin(request) as tx:
+        found = await store.find_charges(tx, path_text(request, "charge_id"))
+        charge = await _first_reached(request, found)
+        terms_body = await store.get_terms_body(tx, charge.terms_hash)
+    return ok(_explained(charge, terms_body))
+
+
+def _explained(charge: KeptCharge, terms_body: dict[str, Any]) -> ExplainView:
+    terms = from_plain(terms_body)
+    told, tax_sums = redo(charge, terms)
+    return ExplainView(
+        charge=ChargeView.of(charge),
+        usage=usage_link(charge),
+        terms=TermsView(terms_hash=charge.terms_hash, body=terms_body),
+        arithmetic=ArithmeticView.of(told, charge, terms.minor_digits),
+        tax=TaxView.of(tax_sums, charge),
+        payable=money_text(payable(charge), charge.currency),
+        trace_ids=list(charge.trace_ids),
+    )
+
+
+async def _first_reached(request: web.Request, charges: Sequence[KeptCharge]) -> KeptCharge:
+    """Give the charge of an organisation that the caller sees: ids are unique per organisation only."""
+    for charge in charges:
+        try:
+            await reach(request, charge.org_id)
+        except NotFound:
+            continue
+        return charge
+    raise NotFound
+
+
+async def _reach_list(request: web.Request, org_id: UUID | None) -> None:
+    if org_id is not None:
+        await reach(request, org_id)
+    elif not caller(request).has_role(*STAFF):
+        raise ParameterInvalid(faults=(Fault("/org_id", "required", "Say of which organisation."),))
+
+
+def _charge_place(view: ChargeView) -> dict[str, object]:
+    return {"created_at": view.created_at, "charge_id": view.charge_id, "org_id": view.org_id}
+
+
+def _usage_place(view: UsageView) -> dict[str, object]:
+    return {"period": view.period, "org_id": view.org_id, "sku": view.sku}

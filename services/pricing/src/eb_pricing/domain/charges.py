@@ -1,0 +1,97 @@
+"""A charge as it was kept, and the sum behind it, told so that a person can redo it by hand.
+
+Rule: docs/rules/pricing.md, Explaining.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from uuid import UUID
+
+from eb_contracts.pricing import CounterState
+from eb_rating import Breakdown, Terms, breakdown, tax_target
+
+
+@dataclass(frozen=True, slots=True)
+class KeptCharge:
+    """A charge with the counter after it. `tax_base` is the gross charged at `tax_rate` so far, it included."""
+
+    charge_id: str
+    org_id: UUID
+    project_id: UUID | None
+    sku: str
+    period: str
+    time: datetime
+    kind: str
+    quantity: Decimal
+    event_count: int
+    currency: str
+    amount_gross: Decimal
+    waived_amount: Decimal
+    credit_applied: Decimal
+    tax_amount: Decimal
+    tax_code: str | None
+    tax_rate: Decimal | None
+    tax_base: Decimal
+    terms_hash: str
+    counter_quantity: Decimal
+    counter_events: int
+    counter_charged: Decimal
+    counter_version: int
+    reason: str | None
+    actor: str | None
+    trace_ids: tuple[str, ...]
+    created_at: datetime
+
+    @property
+    def after(self) -> CounterState:
+        """Give the counter after this charge."""
+        return CounterState(
+            quantity=self.counter_quantity,
+            events=self.counter_events,
+            charged=self.counter_charged,
+            version=self.counter_version,
+        )
+
+    @property
+    def before(self) -> CounterState:
+        """Give the counter before this charge."""
+        return CounterState(
+            quantity=self.counter_quantity - self.quantity,
+            events=self.counter_events - self.event_count,
+            charged=self.counter_charged - self.amount_gross - self.waived_amount,
+            version=self.counter_version - 1,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class UsageSum:
+    """A counter as it now is: what was used in a period, and charged for it."""
+
+    org_id: UUID
+    sku: str
+    period: str
+    quantity: Decimal
+    events: int
+    charged: Decimal
+    waived: Decimal
+    currency: str
+    terms_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaxSums:
+    """How the tax comes about: `taxed` is `base × rate` rounded, and what is new of it is the charge's tax."""
+
+    rate: Decimal | None
+    base: Decimal
+    taxed: Decimal
+
+
+def redo(charge: KeptCharge, terms: Terms) -> tuple[Breakdown, TaxSums]:
+    """Redo the sum of a charge from the counter after it and the terms it names."""
+    told = breakdown(charge.counter_quantity, charge.counter_events, terms)
+    taxed = tax_target(charge.tax_base, terms, charge.tax_rate)
+    return told, TaxSums(charge.tax_rate, charge.tax_base, taxed)
