@@ -177,8 +177,12 @@ class Directory:
     async def _find(
         self, look: Callable[[], Found | None], entity: str, entity_id: UUID, waiter: str
     ) -> Found | None:
-        if (found := look()) is not None or not self._may_wait(entity_id, waiter):
+        if (found := look()) is not None or not self._is_young(entity_id):
             return found
+        if await self._read_one(entity, str(entity_id)):
+            return look()
+        if not self._has_room(waiter):
+            return None
         self._waiting[waiter] = self._waiting.get(waiter, 0) + 1
         try:
             return await self._wait(look, entity, str(entity_id))
@@ -191,16 +195,17 @@ class Directory:
         loop = asyncio.get_running_loop()
         until = loop.time() + WAIT_S
         while loop.time() < until:
+            await asyncio.sleep(POLL_S)
             if await self._read_one(entity, entity_id):
                 return look()
-            await asyncio.sleep(POLL_S)
         return None
 
-    def _may_wait(self, entity_id: UUID, waiter: str) -> bool:
+    def _is_young(self, entity_id: UUID) -> bool:
         born = made_at(entity_id)
-        is_young = born is not None and abs(self._clock.machine_now() - born) < YOUNG
-        has_room = sum(self._waiting.values()) < MOST_WAITING
-        return is_young and has_room and self._waiting.get(waiter, 0) < MOST_WAITING_EACH
+        return born is not None and abs(self._clock.machine_now() - born) < YOUNG
+
+    def _has_room(self, waiter: str) -> bool:
+        return sum(self._waiting.values()) < MOST_WAITING and self._waiting.get(waiter, 0) < MOST_WAITING_EACH
 
     async def _read_one(self, entity: str, entity_id: str) -> bool:
         if self._pool is None:
