@@ -19,6 +19,9 @@ from eb_tools.paths import repository
 
 ROOT = repository()
 BIN = Path(sys.executable).parent
+GENERATORS = ("eb_tools.contracts_docs", "eb_tools.openapi", "eb_tools.settings_docs")
+"""Each writes documents from the code, and with `--check` only compares."""
+
 FOUNDING = "20250920_06"
 """The revisions up to this one make the tables of an empty database; later ones meet data and traffic."""
 
@@ -131,24 +134,11 @@ def kubernetes() -> Outcome:
     return Outcome(schema.status or bool(stale), "\n".join([schema.text, *stale]).strip())
 
 
-def contracts() -> Outcome:
-    """The committed AsyncAPI document and schemas are those of the code."""
-    return _only_failures(command("python", "-m", "eb_tools.contracts_docs", "--check"))
-
-
-def openapi() -> Outcome:
-    """The committed OpenAPI document is that of the code."""
-    return _only_failures(command("python", "-m", "eb_tools.openapi", "--check"))
-
-
-def rights() -> Outcome:
-    """The committed table of roles and routes is that of the policy file."""
-    return _only_failures(command("python", "-m", "eb_tools.rbac", "--check"))
-
-
-def settings() -> Outcome:
-    """The committed table of settings is that of the code."""
-    return _only_failures(command("python", "-m", "eb_tools.settings_docs", "--check"))
+def documents() -> Outcome:
+    """The committed generated documents are those of the code."""
+    outcomes = [command("python", "-m", generator, "--check") for generator in GENERATORS]
+    failed = [outcome for outcome in outcomes if outcome.status]
+    return Outcome(int(bool(failed)), "\n".join(outcome.text for outcome in failed))
 
 
 def _only_failures(outcome: Outcome) -> Outcome:
@@ -165,23 +155,15 @@ CHECKS: dict[str, Callable[[], Outcome]] = {
     "migrations": migrations,
     "compose": compose,
     "kubernetes": kubernetes,
-    "contracts": contracts,
-    "openapi": openapi,
+    "documents": documents,
     "rights": rights,
     "settings": settings,
 }
-WRITERS = (
-    "eb_tools.contracts_docs",
-    "eb_tools.openapi",
-    "eb_tools.rbac",
-    "eb_tools.manifests",
-    "eb_tools.settings_docs",
-)
 
 
 def write_docs() -> int:
     """Generate the committed documents again."""
-    outcomes = [command("python", "-m", writer) for writer in WRITERS]
+    outcomes = [command("python", "-m", writer) for writer in (*GENERATORS, "eb_tools.manifests")]
     print("\n".join(outcome.text for outcome in outcomes))
     return max(outcome.status for outcome in outcomes)
 
@@ -206,7 +188,8 @@ def main() -> int:
         print(f"No check is called {unknown[0]}; there are {', '.join(CHECKS)}.", file=sys.stderr)
         return 2
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 2) as pool:
-        return int(any(pool.map(check, arguments or CHECKS)))
+        statuses = list(pool.map(check, arguments or CHECKS))
+    return int(any(statuses))
 
 
 if __name__ == "__main__":
