@@ -5,9 +5,12 @@ Each answer is the right problem; none is a 5xx.
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import re
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -63,6 +66,7 @@ class Outsider:
             headers["Authorization"] = f"Bearer {token}"
         if body is not None:
             headers.setdefault("Content-Type", "application/json")
+            headers |= self._signature(method, target, body)
         url = URL(self.world.staff.gateway_url + target, encoded=True)
         async with self.http.request(
             method, url, data=body, headers=headers, allow_redirects=False
@@ -75,6 +79,13 @@ class Outsider:
             assert answer.members.keys() >= MEMBERS, (method, target, raw)
             assert answer.members["status"] == answer.status
         return answer
+
+    def _signature(self, method: str, target: str, body: bytes) -> dict[str, str]:
+        """Sign as a mail processor does: its route looks at the signature before it looks at the body."""
+        secret, stamp = str(self.world.staff.values["email_submit_secret"]), str(int(time.time()))
+        text = "\n".join(("v1", method, target, stamp, hashlib.sha256(body).hexdigest()))
+        mac = hmac.new(secret.encode(), text.encode(), hashlib.sha256).hexdigest()
+        return {"X-EB-Timestamp": stamp, "X-EB-Signature": f"v1={mac}"}
 
     def token(self, route: Route) -> str | None:
         """Give a credential that the route's policy row takes."""
@@ -167,8 +178,8 @@ def _body(route: Route, org_id: str) -> Any:
     return body
 
 
-def _named(routes: list[Route]) -> Iterator[Any]:
-    return (pytest.param(route, id=route.name) for route in routes)
+def _named(routes: list[Route]) -> list[Any]:
+    return [pytest.param(route, id=route.name) for route in routes]
 
 
 CLOSED = [route for route in ROUTES if not route.names & OPEN_ROWS]

@@ -85,6 +85,7 @@ FAULT: Json = {
     "properties": {name: {"type": "string"} for name in ("pointer", "code", "detail")},
     "additionalProperties": False,
 }
+BYTES: Json = {"type": "string", "format": "binary"}
 KEY_PARAMETER: Json = {
     "name": idempotency.HEADER,
     "in": "header",
@@ -216,7 +217,7 @@ def _key_parameter(route: Route) -> list[Json]:
 
 
 def _request_body(route: Route, schemas: _Schemas) -> Json:
-    schema = {} if route.body is None else schemas.of(route.body, "validation")
+    schema = BYTES if route.body is None else schemas.of(route.body, "validation")
     return {
         "required": True,
         "description": f"At most {route.body_limit} bytes"
