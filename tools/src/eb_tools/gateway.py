@@ -209,7 +209,7 @@ def _frontend(table: RouteTable, options: Options) -> list[str]:
     return [
         "frontend front",
         f"bind {options.bind}",
-        'log-format \'{"at":"%tr","status":%ST,"method":%[var(txn.method),json(utf8s)],"path":"%[var(txn.path)]",'
+        'log-format \'{"at":"%tr","status":%ST,"method":"%[var(txn.method),json(utf8s)]","path":"%[var(txn.path)]",'
         '"service":"%b","ms":%Ta,"ended":"%tsc","request_id":"%[var(txn.request_id)]"}\'',
         *_identify(),
         *_clean(),
