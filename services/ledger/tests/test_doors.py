@@ -79,6 +79,17 @@ async def test_a_partner_changes_only_what_is_sent(shared_world: World) -> None:
     assert (raised["tier"], raised["tier_from"]) == ("platinum", "2027-01-01T00:00:00.000000Z")
 
 
+@pytest.mark.parametrize("body", [{"name": None}, {"tier_from": START}, {"min_payout": {"AUD": "0.001"}}])
+async def test_a_patch_that_would_leave_no_partner_is_refused(
+    shared_world: World, body: dict[str, object]
+) -> None:
+    partner_id = await shared_world.partner()
+
+    status, _ = await refusal(shared_world, "PATCH", f"/partners/{partner_id}", body)
+
+    assert status == 422
+
+
 async def test_an_unknown_partner_cannot_be_changed(shared_world: World) -> None:
     assert await refusal(shared_world, "PATCH", f"/partners/{new_id()}", {"name": "B"}) == (404, "not_found")
 

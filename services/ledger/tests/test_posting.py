@@ -275,6 +275,16 @@ async def test_an_org_keeps_its_account_when_it_is_linked_and_gets_one_when_deta
     assert await default_account(shared_world, born_child) is not None
 
 
+async def test_a_root_that_has_no_account_yet_gets_it_with_its_first_charge(shared_world: World) -> None:
+    root, child = new_id(), new_id()
+    await shared_world.client.seed(an_org(root), an_org(child, root))
+
+    await shared_world.deliver(a_charge(org_id=child))
+
+    line = (await shared_world.lines(child))[0]
+    assert line["billing_account_id"] == await default_account(shared_world, root)
+
+
 async def test_facts_at_once_make_one_default_account(shared_world: World) -> None:
     org_ids = [new_id() for _ in range(20)]
 

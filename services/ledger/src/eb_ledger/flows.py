@@ -88,8 +88,7 @@ async def _find_payers(tx: Tx, offers: Offers) -> tuple[dict[ChargeKey, UUID], l
     links: Mapping[UUID, ParentLinks] = {}
     if climbing := org_ids - defaults.keys():
         links = await lookups.list_parent_links(tx, climbing)
-        await ensure_default_accounts(tx, links)
-        defaults = await lookups.list_default_accounts(tx, org_ids | links.keys())
+        defaults |= await _default_accounts_above(tx, links)
     payers, waiting = {}, []
     for key, offer in offers.items():
         try:
@@ -97,6 +96,15 @@ async def _find_payers(tx: Tx, offers: Offers) -> tuple[dict[ChargeKey, UUID], l
         except OrgMissing as missing:
             waiting.append(Parked(offer, "org_unknown", missing.org_id))
     return payers, waiting
+
+
+async def _default_accounts_above(tx: Tx, links: Mapping[UUID, ParentLinks]) -> dict[UUID, UUID]:
+    """Give the default accounts among these organisations; a former root without one gets it now."""
+    found = await lookups.list_default_accounts(tx, links)
+    if not all(org_id in found for org_id in links if was_ever_root(links[org_id])):
+        await ensure_default_accounts(tx, links)
+        found = await lookups.list_default_accounts(tx, links)
+    return found
 
 
 async def ensure_default_accounts(tx: Tx, links: Mapping[UUID, ParentLinks]) -> None:

@@ -7,9 +7,11 @@ from uuid import UUID
 
 from aiohttp import web
 
+from eb_contracts.errors import Fault
 from eb_contracts.ids import new_id
 from eb_kit.access import reach
 from eb_kit.inputs import Page
+from eb_kit.problems import BodyInvalid
 from eb_kit.tx import Tx, begin
 from eb_kit.web import created, ok, page_of, path_uuid, read_body, read_cursor, read_query
 
@@ -77,13 +79,25 @@ async def list_partners(request: web.Request) -> web.Response:
 async def patch_partner(request: web.Request) -> web.Response:
     """Change a partner; a new tier is effective-dated and leaves earlier charges alone."""
     body = await read_body(request, PatchPartner)
-    check_minima(body.min_payout or {})
+    _check_patch(body)
     async with begin(request) as tx:
         partner = await store.lock_partner(tx, path_uuid(request, "partner_id"))
-        await store.update_partner(tx, _patched(partner, body))
+        if (patched := _patched(partner, body)) != partner:
+            await store.update_partner(tx, patched)
         if body.tier is not None:
             await store.put_tier(tx, partner.partner_id, body.tier, body.tier_from or tx.minute)
         return ok(PartnerView.of(await store.lock_partner(tx, partner.partner_id)))
+
+
+def _check_patch(body: PatchPartner) -> None:
+    """Refuse to remove what a partner must have, and an instant for no tier; raises BodyInvalid."""
+    cleared = [name for name in body.model_fields_set - {"destination"} if getattr(body, name) is None]
+    if body.tier_from is not None and body.tier is None:
+        cleared.append("tier")
+    if cleared:
+        faults = tuple(Fault(f"/{name}", "required", "Must have a value.") for name in sorted(set(cleared)))
+        raise BodyInvalid(faults=faults)
+    check_minima(body.min_payout or {})
 
 
 def _patched(partner: Partner, body: PatchPartner) -> Partner:
