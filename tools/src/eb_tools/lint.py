@@ -19,7 +19,7 @@ from eb_tools.paths import repository
 
 ROOT = repository()
 BIN = Path(sys.executable).parent
-GENERATORS = ("eb_tools.contracts_docs", "eb_tools.openapi", "eb_tools.settings_docs")
+GENERATORS = ("eb_tools.contracts_docs", "eb_tools.openapi", "eb_tools.rbac", "eb_tools.settings_docs")
 """Each writes documents from the code, and with `--check` only compares."""
 
 FOUNDING = "20250920_06"
@@ -156,8 +156,6 @@ CHECKS: dict[str, Callable[[], Outcome]] = {
     "compose": compose,
     "kubernetes": kubernetes,
     "documents": documents,
-    "rights": rights,
-    "settings": settings,
 }
 
 
