@@ -17,6 +17,7 @@ import random
 import statistics
 import sys
 import time
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -69,28 +70,38 @@ async def make_members(world: World, count: int) -> tuple[str, list[Member]]:
         await world.sku(sku)
     model = await world.model()
     plan = await world.plan(model, PRICES)
-    gate = asyncio.Semaphore(16)
     operator = world.staff.operator_token
+    numbers = range(count)
 
-    async def child(number: int) -> Member:
+    async def child(number: int) -> str:
+        body = {
+            "legal_name": f"Bench {number}",
+            "org_slug": f"bench-{world.tag}-{number}",
+            "billing_email": "bench@example.net",
+            "default_timezone": "UTC",
+        }
+        org = await world.api.post(f"/orgs/{root.org_id}/children", body, token=root.admin_token)
+        return str(org["org_id"])
+
+    async def project(org_id: str) -> Member:
+        made_here = await world.api.post(f"/orgs/{org_id}/projects", {"name": "bench"}, token=operator)
+        return Member(org_id, made_here["project_id"], made["key"], operator)
+
+    orgs = await _each(child, numbers)
+    members = await _each(project, orgs)
+    await _each(lambda org_id: world.assign(org_id, model, plan), orgs)
+    return made["key"], members
+
+
+async def _each(work: Callable[[Any], Awaitable[Any]], items: Iterable[Any]) -> list[Any]:
+    """Do it for each item, 16 at a time."""
+    gate = asyncio.Semaphore(16)
+
+    async def one(item: Any) -> Any:
         async with gate:
-            org = await world.api.post(
-                f"/orgs/{root.org_id}/children",
-                {
-                    "legal_name": f"Bench {number}",
-                    "org_slug": f"bench-{world.tag}-{number}",
-                    "billing_email": "bench@example.net",
-                    "default_timezone": "UTC",
-                },
-                token=root.admin_token,
-            )
-            project = await world.api.post(
-                f"/orgs/{org['org_id']}/projects", {"name": "bench"}, token=operator
-            )
-            await world.assign(org["org_id"], model, plan)
-            return Member(org["org_id"], project["project_id"], made["key"], operator)
+            return await work(item)
 
-    return made["key"], list(await asyncio.gather(*map(child, range(count))))
+    return list(await asyncio.gather(*map(one, items)))
 
 
 def weights(count: int, spread: str) -> list[float]:
