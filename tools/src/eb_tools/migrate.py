@@ -13,7 +13,8 @@ from pathlib import Path
 
 import asyncpg
 
-MIGRATIONS = Path(__file__).resolve().parents[3] / "migrations"
+MIGRATIONS = Path(os.environ.get("EB_MIGRATIONS") or Path(__file__).resolve().parents[3] / "migrations")
+"""The folder of alembic.ini; an image names its own."""
 HEAD = "head"
 
 

@@ -194,6 +194,10 @@ def run(stack: Stack) -> None:
     """Start, show the first bill, and stay until Ctrl-C."""
     from eb_tools.demo import load_and_show
 
+    if stack.is_running:
+        up(stack)
+        tell("It was running already and goes on; make down ends it.")
+        return
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a shell may have set SIGINT to be ignored
         signal.signal(number, _interrupt)
     try:
