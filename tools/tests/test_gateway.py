@@ -69,6 +69,8 @@ async def _echo(request: web.BaseRequest) -> web.StreamResponse:
     if request.path == "/catalog/break":
         assert request.transport is not None
         request.transport.abort()
+    if request.path == "/catalog/slow":
+        return web.Response(status=408)
     body = await request.content.read()
     return web.json_response(
         {
@@ -253,6 +255,14 @@ async def test_slow_headers_are_cut_off_with_408(front: Front) -> None:
     answered = await front.raw(b"GET /catalog/skus HTTP/1.1\r\nHost: a\r\nX-Slow: ")
 
     assert answered.startswith(b"HTTP/1.1 408 ")
+
+
+async def test_a_sender_that_a_service_gave_up_is_cut_off(front: Front) -> None:
+    sent = b"POST /catalog/slow HTTP/1.1\r\nHost: a\r\nContent-Length: 500\r\n\r\nx"
+    answered = await front.raw(sent)
+
+    assert answered.startswith(b"HTTP/1.1 408 ")
+    assert b"connection: close" in answered.lower()
 
 
 @pytest.mark.parametrize(

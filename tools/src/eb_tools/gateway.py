@@ -218,6 +218,7 @@ def _frontend(table: RouteTable, options: Options) -> list[str]:
         *(f"use_backend {entry.service} if {entry.condition}" for entry in table.entries),
         "http-after-response set-header X-Request-Id %[var(txn.request_id)] if { var(txn.request_id) -m found }",
         "http-after-response del-header Server",
+        "http-after-response set-header Connection close if { status 408 413 }",
         "default_backend nowhere\n\nbackend nowhere\n  http-request deny deny_status 404",
     ]
 
