@@ -49,7 +49,6 @@ class Link:
 
     async def run(self) -> None:
         """Connect, stay until the connection is lost or dropped, clean up."""
-        self._down.clear()
         connection = await asyncio.wait_for(
             aio_pika.connect(
                 self._url,
@@ -58,6 +57,7 @@ class Link:
             ),
             CONNECT_S,
         )
+        self._down.clear()
         connection.close_callbacks.add(lambda *_: self._down.set())
         self._connection = connection
         self._up.set()

@@ -46,6 +46,7 @@ class Publisher:
         self._service = service
         self._channel: Channel | None = None
         self._opening = asyncio.Lock()
+        self._silent_since: float | None = None
         self._silent_until: float | None = None
 
     @property
@@ -97,6 +98,7 @@ class Publisher:
     async def _window(
         self, channel: Channel, envelopes: Sequence[Envelope], timeout_s: float
     ) -> list[Outcome]:
+        began = asyncio.get_running_loop().time()
         tasks = [asyncio.create_task(self._publish(channel, e, timeout_s)) for e in envelopes]
         try:
             await asyncio.wait(tasks)
@@ -105,19 +107,26 @@ class Publisher:
                 task.cancel()
         # A hung broker cancels pending publishes although nobody asked: those are unknown, too.
         outcomes = [Outcome.UNKNOWN if task.cancelled() else task.result() for task in tasks]
-        self._listen(outcomes)
+        self._listen(outcomes, began)
         return outcomes
 
-    def _listen(self, outcomes: Sequence[Outcome]) -> None:
+    def _listen(self, outcomes: Sequence[Outcome], began: float) -> None:
         if any(outcome is not Outcome.UNKNOWN for outcome in outcomes):
-            self._silent_until = None
+            self._silent_since = self._silent_until = None
         else:
-            self.note_silence()
+            self.note_silence(began)
 
-    def note_silence(self) -> None:
-        """Remember that the broker gave no answer; the second time in a row the connection is given up."""
-        is_second = self._silent_until is not None
-        self._silent_until = asyncio.get_running_loop().time() + PROBE_S
+    def note_silence(self, began: float) -> None:
+        """Remember that a publish begun at this instant got no answer.
+
+        The connection is given up when one begun after the first silence gets none either: those that were
+        under way together are one silence, and say nothing about the connection that came after it.
+        """
+        now = asyncio.get_running_loop().time()
+        is_second = self._silent_since is not None and began > self._silent_since
+        if self._silent_since is None or is_second:
+            self._silent_since = now
+        self._silent_until = now + PROBE_S
         if is_second and not self._link.is_blocked:
             log.warning("the broker is silent, connecting anew")
             self._link.drop()
@@ -147,11 +156,12 @@ class Publisher:
 async def publish_surely(publisher: Publisher, envelopes: Sequence[Envelope], timeout_s: float) -> None:
     """Publish all and wait for the confirms; BusUnavailable where any is missing within `timeout_s`."""
     publisher.check()
+    began = asyncio.get_running_loop().time()
     try:
         async with asyncio.timeout(timeout_s):
             outcomes = await publisher.send(envelopes, timeout_s)
     except TimeoutError:
-        publisher.note_silence()
+        publisher.note_silence(began)
         raise BusUnavailable("no answer in time") from None
     if lost := [outcome for outcome in outcomes if outcome is not Outcome.CONFIRMED]:
         raise BusUnavailable(f"{len(lost)} of {len(outcomes)} not confirmed: {lost[0]}")
