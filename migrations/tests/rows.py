@@ -46,9 +46,13 @@ BY_NAME: dict[str, Any] = {
     "assignments": "[]", "parent_org_id": None,
 }  # fmt: skip
 BY_COLUMN: dict[str, Any] = {
+    "domain_verify.inbound_mail.outcome": "verified", "domain_verify.inbound_mail.raw": None,
+    "domain_verify.inbound_mail.next_attempt_at": None,
     "ledger.ledger.net": Decimal(0), "ledger.partner_of_record.billing_account_id": None,
     "ledger.org_billing_mapping.percent": None, "auth.org_hierarchy.depth": 0, "catalog.tax_rate.rate": Decimal("0.5"),
     "pricing.charge.tax_rate": Decimal("0.5"), "pricing.counter.tax_rate": Decimal("0.5"),
+    "domain_verify.domain_claim.domain": "example.com",
+    "domain_verify.domain_claim.organizational_domain": "example.com",
 }  # fmt: skip
 """Columns that a CHECK ties to others."""
 

@@ -52,7 +52,7 @@ CREATE TABLE domain_verify.domain_claim (
     version bigint NOT NULL DEFAULT 1,
     created_at timestamptz NOT NULL,
     CONSTRAINT domain_claim_verified CHECK ((status = 'verified') <= (verified_at IS NOT NULL AND proof IS NOT NULL)),
-    CONSTRAINT domain_claim_canonical CHECK (domain::text COLLATE "C" ~ '^[a-z0-9.-]{3,253}$'),
+    CONSTRAINT domain_claim_canonical CHECK (domain::text COLLATE "C" ~ '^[A-Za-z0-9.-]{3,253}$'),
     CONSTRAINT domain_claim_wildcard CHECK (NOT wildcard OR domain::text = organizational_domain)
 );
 CREATE UNIQUE INDEX domain_claim_holder_key ON domain_verify.domain_claim (domain)
@@ -98,7 +98,7 @@ CREATE TABLE domain_verify.inbound_mail (
     trace_id text,
     CONSTRAINT inbound_mail_request_key UNIQUE (request_sha256),
     CONSTRAINT inbound_mail_outcome CHECK (outcome IN ('waiting', 'verified', 'refused')),
-    CONSTRAINT inbound_mail_judged CHECK ((outcome = 'waiting') = (next_attempt_at IS NOT NULL))
+    CONSTRAINT inbound_mail_due_at CHECK ((outcome = 'waiting') <= (next_attempt_at IS NOT NULL))
 );
 CREATE INDEX inbound_mail_due ON domain_verify.inbound_mail (next_attempt_at) WHERE outcome = 'waiting';
 CREATE INDEX inbound_mail_by_claim ON domain_verify.inbound_mail (claim_id, mail_id);

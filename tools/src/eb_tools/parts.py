@@ -202,7 +202,7 @@ class Start:
             "EB_LOG_LEVEL": os.environ.get("EB_LOG_LEVEL", "info"),
             "EB_AUTH_SECRET": self.secrets["auth_seal"],
             "EB_MAILBOX_DIR": str(self.layout.mail),
-            "DNS_SERVERS": f"{HOST}:{self.ports['dns']}",
+            "DNS_SERVERS": os.environ.get("DNS_SERVERS") or f"{HOST}:{self.ports['dns']}",
             "EB_INBOUND_RAW_SECRETS": self.secrets["inbound_raw"],
             "EB_EMAIL_SUBMIT_SECRETS": f"{SERVICE}={self.secrets['email_submit']}",
         }

@@ -64,7 +64,7 @@ domain_claim = Table(
         "(status = 'verified') <= (verified_at IS NOT NULL AND proof IS NOT NULL)",
         name="domain_claim_verified",
     ),
-    CheckConstraint("domain::text COLLATE \"C\" ~ '^[a-z0-9.-]{3,253}$'", name="domain_claim_canonical"),
+    CheckConstraint("domain::text COLLATE \"C\" ~ '^[A-Za-z0-9.-]{3,253}$'", name="domain_claim_canonical"),
     CheckConstraint("NOT wildcard OR domain::text = organizational_domain", name="domain_claim_wildcard"),
     Index(
         "domain_claim_holder_key",
@@ -124,7 +124,7 @@ inbound_mail = Table(
     Column("trace_id", Text),
     UniqueConstraint("request_sha256", name="inbound_mail_request_key"),
     CheckConstraint("outcome IN ('waiting', 'verified', 'refused')", name="inbound_mail_outcome"),
-    CheckConstraint("(outcome = 'waiting') = (next_attempt_at IS NOT NULL)", name="inbound_mail_judged"),
+    CheckConstraint("(outcome = 'waiting') <= (next_attempt_at IS NOT NULL)", name="inbound_mail_due_at"),
     Index("inbound_mail_due", "next_attempt_at", postgresql_where=text("outcome = 'waiting'")),
     Index("inbound_mail_by_claim", "claim_id", "mail_id"),
     Index("inbound_mail_with_raw", "received_at", postgresql_where=text("raw IS NOT NULL")),
