@@ -69,7 +69,10 @@ def show(bills: list[Bill], layout: Layout, told: Told) -> None:
 def rows_of(bill: Bill) -> list[tuple[str, ...]]:
     """Give a bill's rows: one a SKU, and their sum."""
     lines = sorted(bill.lines.items())
-    rows = [("", sku, f"{line.quantity:,}", f"{line.gross:,}", f"{line.partner:,}") for sku, line in lines]
+    rows = [
+        ("", sku, f"{line.quantity.normalize():,f}", f"{line.gross:,}", f"{line.partner:,}")
+        for sku, line in lines
+    ]
     share = sum((line.partner for _, line in lines), Decimal(0))
     total = (bill.member.name, "all", "", f"AUD {bill.gross:,}", f"AUD {share:,}")
     return [total, *rows]
