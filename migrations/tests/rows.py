@@ -92,21 +92,27 @@ class Rows:
     def __init__(self, owner: asyncpg.Connection[Any]) -> None:
         self._owner = owner
         self._made: dict[int, dict[str, Any]] = {}
+        self._read: dict[tuple[str, int], list[asyncpg.Record]] = {}
 
     async def row(self, table: Table) -> dict[str, Any]:
         """Give a valid row of a table, not inserted yet."""
-        checks = " ".join(row["text"] for row in await self._owner.fetch(CHECKS, table.oid))
+        checks = " ".join(row["text"] for row in await self._catalogue(CHECKS, table))
         choices = dict(reversed(CHOICE.findall(checks)))
         values = {
             row["name"]: self._value(table, row, choices)
             for row in await self._owner.fetch(COLUMNS, table.oid)
         }
-        for reference in await self._owner.fetch(REFERENCES, table.oid):
+        for reference in await self._catalogue(REFERENCES, table):
             if values[reference["name"]] is not None:
                 values[reference["name"]] = self._made.get(reference["target"], {}).get(
                     reference["target_name"]
                 )
         return values
+
+    async def _catalogue(self, query: str, table: Table) -> list[asyncpg.Record]:
+        if (query, table.oid) not in self._read:
+            self._read[query, table.oid] = await self._owner.fetch(query, table.oid)
+        return self._read[query, table.oid]
 
     def _value(self, table: Table, column: asyncpg.Record, choices: dict[str, str]) -> Any:
         name, kind = column["name"], column["type"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
@@ -14,6 +15,8 @@ from kit_tables import SCHEMAS
 
 from .rows import Rows, Table, tables
 
+FAR = datetime(2041, 1, 15, tzinfo=UTC)
+"""In a month that no migration makes ahead."""
 REVISIONS = [f"20250920_{n:02d}" for n in range(6, -1, -1)]
 KIT_NOT_KEPT = {"outbox", "inbox", "idempotency_key", "known", "read_model"}
 NOT_KEPT = {
@@ -47,6 +50,9 @@ async def test_data_survives_going_down_one_by_one_and_up_again(
     rows = Rows(owner)
     for table in await tables(owner, *SCHEMAS):
         await rows.insert(table)
+    for name, column in (("ledger.ledger", "created_at"), ("metering_ingest.metering_event", "event_time")):
+        await owner.execute("SELECT platform.ensure_month($1, '2041-01-01')", name)
+        await rows.insert(await table_of(owner, *name.split(".")), **{column: FAR})
     before = await all_rows(owner)
     assert all(before.values()), "a table without a row proves nothing"
 
@@ -123,10 +129,11 @@ async def test_two_migrations_at_once_wait_for_each_other(
 @pytest.mark.parametrize("status", ["pending", "verified"])
 async def test_only_one_claim_holds_a_domain(owner: asyncpg.Connection[Any], status: str) -> None:
     claim = await table_of(owner, "domain_verify", "domain_claim")
-    await Rows(owner).insert(claim, status="verified", domain="example.com", org_id=new_id())
+    same = {"domain": "example.com", "organizational_domain": "example.com", "wildcard": False}
+    await Rows(owner).insert(claim, status="verified", org_id=new_id(), **same)
     with pytest.raises(asyncpg.UniqueViolationError):
-        await Rows(owner).insert(claim, status=status, domain="EXAMPLE.com", org_id=new_id())
-    await Rows(owner).insert(claim, status="pending_conflict", domain="example.com", org_id=new_id())
+        await Rows(owner).insert(claim, status=status, org_id=new_id(), **same | {"domain": "EXAMPLE.com"})
+    await Rows(owner).insert(claim, status="pending_conflict", org_id=new_id(), **same)
 
 
 async def test_partners_of_record_never_overlap_whatever_their_status(owner: asyncpg.Connection[Any]) -> None:

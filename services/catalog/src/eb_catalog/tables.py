@@ -47,7 +47,7 @@ business_model = Table(
     Column(
         "default_plan_id",
         UUID,
-        ForeignKey("catalog.plan.plan_id", name="business_model_default_plan_id_fkey"),
+        ForeignKey("catalog.plan.plan_id", name="business_model_default_plan_id_fkey", use_alter=True),
     ),
     Column("created_at", INSTANT, nullable=False),
     UniqueConstraint("code", name="business_model_code_key"),
