@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated, ClassVar, Self
+from functools import cache
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, PlainSerializer
 
@@ -17,10 +18,29 @@ Number = Annotated[Decimal, PlainSerializer(plain_text, return_type=str, when_us
 """An exact decimal; a string on the wire."""
 
 
+@cache
+def _defaults(body: type[BaseModel]) -> dict[str, Any]:
+    return {name: field.default for name, field in body.model_fields.items() if not field.is_required()}
+
+
 class Body(BaseModel):
     """A frozen part of a message. Readers ignore members they don't know: a new optional one is compatible."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants")
+
+    @classmethod
+    def trusted(cls, **values: Any) -> Self:
+        """Make it without checks, from values of the right types: for hot paths, which made them themselves.
+
+        pydantic's own `model_construct` looks at each field's aliases and factories, which messages don't
+        have, and takes three times as long.
+        """
+        made = cls.__new__(cls)
+        object.__setattr__(made, "__dict__", {**_defaults(cls), **values})
+        object.__setattr__(made, "__pydantic_fields_set__", set(values))
+        object.__setattr__(made, "__pydantic_extra__", None)
+        object.__setattr__(made, "__pydantic_private__", None)
+        return made
 
 
 class Message(Body):

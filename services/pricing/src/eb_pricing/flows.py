@@ -172,7 +172,7 @@ def _messages(charges: Iterable[Charge]) -> Iterator[ChargePriced]:
     for partition, together in sorted(by_partition.items()):
         for start in range(0, len(together), MOST_IN_MESSAGE):
             some = tuple(together[start : start + MOST_IN_MESSAGE])
-            yield ChargePriced.model_construct(partition=partition, charges=some)
+            yield ChargePriced.trusted(partition=partition, charges=some)
 
 
 async def rerate_orgs(tx: Tx, org_ids: Sequence[UUID]) -> int:

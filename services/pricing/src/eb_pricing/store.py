@@ -290,7 +290,7 @@ async def list_unrated_after(
     found: dict[UUID, list[UsageRecord]] = {}
     for row in rows:
         plain = {**dict(row), "trace_ids": tuple(row["trace_ids"])}
-        found.setdefault(row["org_id"], []).append(UsageRecord.model_construct(**plain))
+        found.setdefault(row["org_id"], []).append(UsageRecord.trusted(**plain))
     return found
 
 

@@ -109,7 +109,7 @@ def rate_usage(counter: Counter, usage: UsageRecord, priced: Priced) -> tuple[Co
     sums, due = charge(counter.sums, usage.quantity, usage.events, priced.terms)
     tax_code, taxes, tax_due = _tax_of(counter.taxes, due, usage.minute, priced)
     after = _moved(counter, sums, priced, taxes)
-    rated = Charge.model_construct(
+    rated = Charge.trusted(
         charge_id=str(usage.usage_id),
         org_id=usage.org_id,
         project_id=usage.project_id,
@@ -186,7 +186,7 @@ def _moved(counter: Counter, sums: Sums, priced: Priced, taxes: tuple[TaxSum, ..
 def _adjustment(
     after: Counter, time: datetime, due: Decimal, tax_due: Decimal, tax_code: str | None, reason: str
 ) -> Charge:
-    return Charge.model_construct(
+    return Charge.trusted(
         charge_id=str(new_id()),
         org_id=after.key.org_id,
         project_id=None,
@@ -211,7 +211,7 @@ def _adjustment(
 
 def _state(counter: Counter) -> CounterState:
     sums = counter.sums
-    return CounterState.model_construct(
+    return CounterState.trusted(
         quantity=sums.quantity, events=sums.events, charged=sums.charged, version=counter.version
     )
 
