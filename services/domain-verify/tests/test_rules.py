@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -19,6 +21,7 @@ from eb_domain_verify.domain.dmarc import read_policy, walk_names
 from eb_domain_verify.domain.errors import RequestStale, SignatureInvalid
 from eb_domain_verify.domain.letter import Envelope, same_mailbox
 from eb_domain_verify.domain.names import is_host_name, normalise
+from eb_domain_verify.domain.reasons import Reason
 from eb_domain_verify.domain.retries import next_attempt
 from eb_domain_verify.domain.signing import check_age, check_signature, signed_text
 from eb_domain_verify.domain.taglist import TagListError, read_tags, without_value
@@ -216,3 +219,10 @@ def test_the_value_of_b_is_cut_out_with_the_blanks_around_it() -> None:
 def test_addresses_are_compared_exactly_but_for_the_domain(left: str, is_same: bool) -> None:
     assert same_mailbox(left, "a@b.example") is is_same
     assert Envelope(left, "").mail_from == left
+
+
+def test_every_reason_is_explained_in_the_rules() -> None:
+    rules = (Path(__file__).parents[3] / "docs/rules/domain-verification.md").read_text()
+    listed = set(re.findall(r"`([a-z_0-9]+)`", rules.partition("## Reasons")[2]))
+
+    assert listed == {str(reason) for reason in Reason}
