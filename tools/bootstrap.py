@@ -80,9 +80,12 @@ def stamp(name: str, value: str) -> None:
 
 
 def make_venv() -> None:
-    """Make the virtual environment, or end with what is missing."""
+    """Make the virtual environment, or end with what is missing; one that works is taken as it is."""
     value = digest([])
     if is_stamped("eb-venv", value) and os.path.exists(PYTHON):
+        return
+    if works():
+        stamp("eb-venv", value)
         return
     try:
         import ensurepip  # noqa: F401
@@ -97,6 +100,14 @@ def make_venv() -> None:
         fail("The virtual environment can't be made: " + reason(done))
     stamp("eb-venv", value)
     say("made .venv with Python %d.%d.%d" % sys.version_info[:3])
+
+
+def works() -> bool:
+    """Say whether .venv is a working environment here: one that was copied from elsewhere isn't."""
+    if not os.path.exists(PYTHON):
+        return False
+    question = "import sys, pip; print(sys.prefix, sys.version_info >= %r)" % (OLDEST,)
+    return run([PYTHON, "-c", question]).stdout.split() == [VENV, "True"]
 
 
 def install_third_party(kind: str) -> None:
