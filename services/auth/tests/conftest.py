@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import email
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -13,12 +14,13 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+import pytest_asyncio
 import structlog
 
 from eb_auth.app import SERVICE
 from eb_auth.jobs import send_mails
 from eb_kit.testing import Client, running
-from eb_kit.testing_db import ClonedDatabase
+from eb_kit.testing_db import ClonedDatabase, TestDatabase
 
 structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
 NO_BROKER = "amqp://guest:guest@127.0.0.1:1/"
@@ -146,15 +148,35 @@ def environ() -> dict[str, str]:
     return {}
 
 
+@asynccontextmanager
+async def serving(
+    clone: ClonedDatabase, folder: Path, environ: Mapping[str, str]
+) -> AsyncIterator[AuthService]:
+    """The service with its HTTP door open; the tests do what its clock doors would."""
+    mailbox = folder / "mail"
+    mailbox.mkdir()
+    owner = await asyncpg.connect(clone.owner_dsn)
+    settings = {"EB_MAILBOX_DIR": str(mailbox), "EB_CLOCK_FILE": str(folder / "clock"), **environ}
+    async with running(SERVICE, clone.dsn("auth"), NO_BROKER, doors=("api",), environ=settings) as client:
+        yield AuthService(client, mailbox, owner)
+    await owner.close()
+
+
 @pytest.fixture
 async def auth(
     fresh_db: ClonedDatabase, tmp_path: Path, environ: dict[str, str]
 ) -> AsyncIterator[AuthService]:
-    """The service with its HTTP door open; the tests do what its clock doors would."""
-    mailbox = tmp_path / "mail"
-    mailbox.mkdir()
-    owner = await asyncpg.connect(fresh_db.owner_dsn)
-    settings = {"EB_MAILBOX_DIR": str(mailbox), "EB_CLOCK_FILE": str(tmp_path / "clock"), **environ}
-    async with running(SERVICE, fresh_db.dsn("auth"), NO_BROKER, doors=("api",), environ=settings) as client:
-        yield AuthService(client, mailbox, owner)
-    await owner.close()
+    """A service of one test's own."""
+    async with serving(fresh_db, tmp_path, environ) as service:
+        yield service
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_auth(
+    database: TestDatabase, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[AuthService]:
+    """A service for all tests of a module that look at their own organisations only."""
+    clone = await database.clone()
+    async with serving(clone, tmp_path_factory.mktemp("auth"), {}) as service:
+        yield service
+    await database.drop(clone)

@@ -31,26 +31,13 @@ async def assert_exact(auth: AuthService) -> None:
     assert await auth.owner.fetchval(LINKS_AGREE) == 0
 
 
-@pytest.mark.parametrize(
-    "harm",
-    [
-        "DELETE FROM auth.org_hierarchy WHERE depth = 1",
-        "UPDATE auth.org_hierarchy SET depth = 2 WHERE depth = 1",
-        "INSERT INTO auth.org_hierarchy SELECT descendant_org_id, ancestor_org_id, depth"
-        " FROM auth.org_hierarchy WHERE depth = 1",
-        "UPDATE auth.organization SET parent_org_id = NULL",
-    ],
-)
-async def test_a_wrong_closure_is_noticed(auth: AuthService, harm: str) -> None:
-    person = await auth.sign_in()
-    root = await person.found_org()
-    await person.add_child(root["org_id"])
-    async with auth.owner.transaction():
-        await auth.owner.execute("SELECT set_config('eb.actor', 'system:test', true)")
-        await auth.owner.execute(harm)
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-    with pytest.raises(AssertionError):
-        await assert_exact(auth)
+
+@pytest.fixture(name="auth")
+def the_shared_service(shared_auth: AuthService) -> AuthService:
+    """One service for the module."""
+    return shared_auth
 
 
 async def test_a_child_takes_after_its_parent_and_its_creator_is_its_admin(auth: AuthService) -> None:

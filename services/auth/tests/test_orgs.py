@@ -8,9 +8,19 @@ import json
 from datetime import timedelta
 from uuid import uuid4
 
+import jwt
 import pytest
 
 from .conftest import AuthService, Person, an_org
+
+KEY_FACT = "SELECT body FROM auth.known WHERE entity = 'api_key' AND entity_id = $1"
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest.fixture(name="auth")
+def the_shared_service(shared_auth: AuthService) -> AuthService:
+    """One service for the module."""
+    return shared_auth
 
 
 async def test_the_creator_is_admin_and_signs_in_there_from_then_on(auth: AuthService) -> None:
@@ -39,28 +49,26 @@ async def test_the_creator_is_admin_and_signs_in_there_from_then_on(auth: AuthSe
     ]
 
 
-@pytest.mark.parametrize(
-    ("members", "pointer", "code"),
-    [
-        ({"org_slug": "-acme"}, "/org_slug", "wrong_format"),
-        ({"org_slug": "a"}, "/org_slug", "wrong_format"),
-        ({"org_slug": "Acme"}, "/org_slug", "wrong_format"),
-        ({"org_slug": "a" * 64}, "/org_slug", "wrong_format"),
-        ({"legal_name": " "}, "/legal_name", "wrong_format"),
-        ({"default_timezone": "Mars/Olympus"}, "/default_timezone", "unknown_timezone"),
-        ({"billing_email": "nobody"}, "/billing_email", "not_an_email"),
-        ({"visibility": "secret"}, "/visibility", "not_a_choice"),
-        ({"link_org_id": str(uuid4())}, "/link_org_id", "unknown_field"),
-        ({"country": "NZ"}, "/country", "unknown_field"),
-    ],
-)
-async def test_a_bad_organisation_is_refused_with_its_place(
-    auth: AuthService, members: dict[str, object], pointer: str, code: str
-) -> None:
-    answer = await auth.call("POST", "/orgs", an_org(**members), **auth.client.auth())
+BAD_ORGANISATIONS: list[tuple[dict[str, object], str, str]] = [
+    ({"org_slug": "-acme"}, "/org_slug", "wrong_format"),
+    ({"org_slug": "a"}, "/org_slug", "wrong_format"),
+    ({"org_slug": "Acme"}, "/org_slug", "wrong_format"),
+    ({"org_slug": "a" * 64}, "/org_slug", "wrong_format"),
+    ({"legal_name": " "}, "/legal_name", "wrong_format"),
+    ({"default_timezone": "Mars/Olympus"}, "/default_timezone", "unknown_timezone"),
+    ({"billing_email": "nobody"}, "/billing_email", "not_an_email"),
+    ({"visibility": "secret"}, "/visibility", "not_a_choice"),
+    ({"link_org_id": str(uuid4())}, "/link_org_id", "unknown_field"),
+    ({"country": "NZ"}, "/country", "unknown_field"),
+]
 
-    assert answer.status == 422
-    assert [(e["pointer"], e["code"]) for e in answer.body["errors"]] == [(pointer, code)]
+
+async def test_a_bad_organisation_is_refused_with_its_place(auth: AuthService) -> None:
+    for members, pointer, code in BAD_ORGANISATIONS:
+        answer = await auth.call("POST", "/orgs", an_org(**members), **auth.client.auth())
+
+        assert answer.status == 422
+        assert [(e["pointer"], e["code"]) for e in answer.body["errors"]] == [(pointer, code)]
 
 
 async def test_a_slug_is_taken_once_also_by_those_who_come_at_once(auth: AuthService) -> None:
@@ -70,7 +78,8 @@ async def test_a_slug_is_taken_once_also_by_those_who_come_at_once(auth: AuthSer
 
     assert sorted(answer.status for answer in answers) == [201, 409, 409, 409]
     assert {a.body["code"] for a in answers if a.status == 409} == {"org_slug_taken"}
-    assert await auth.owner.fetchval("SELECT count(*) FROM auth.membership") == 1
+    members = "SELECT count(*) FROM auth.membership JOIN auth.organization USING (org_id) WHERE org_slug = 'popular'"
+    assert await auth.owner.fetchval(members) == 1
 
 
 async def test_an_organisation_is_changed_by_merge_patch(auth: AuthService) -> None:
@@ -86,7 +95,9 @@ async def test_an_organisation_is_changed_by_merge_patch(auth: AuthService) -> N
     assert (await person.call("PATCH", path, {"legal_name": None})).status == 422
     versions = [
         row["version"]
-        for row in await auth.owner.fetch("SELECT version FROM auth.known WHERE entity = 'org'")
+        for row in await auth.owner.fetch(
+            "SELECT version FROM auth.known WHERE entity = 'org' AND entity_id = $1", org["org_id"]
+        )
     ]
     assert versions == [2]
 
@@ -261,14 +272,14 @@ async def test_a_key_is_shown_once_kept_as_a_hash_and_revoked(auth: AuthService,
     assert len(key.removeprefix(made.body["prefix"] + "_")) == 43
     assert made.body["scopes"] == [scope]
     assert listed == [made.body]
-    fact = json.loads(await auth.owner.fetchval("SELECT body FROM auth.known WHERE entity = 'api_key'"))
+    fact = json.loads(await auth.owner.fetchval(KEY_FACT, made.body["key_id"]))
     assert fact["secret_sha256"] == hashlib.sha256(key.encode()).hexdigest()
     kept = await auth.owner.fetch("SELECT * FROM auth.api_key")
     assert key not in repr(kept)
 
     for _ in range(2):
         assert (await person.call("DELETE", f"{path}/{made.body['key_id']}")).status == 204
-    fact = await auth.owner.fetchrow("SELECT version, body FROM auth.known WHERE entity = 'api_key'")
+    fact = await auth.owner.fetchrow(KEY_FACT.replace("body", "version, body"), made.body["key_id"])
     assert fact["version"] == 2
     assert json.loads(fact["body"])["revoked_at"] is not None
 
@@ -349,3 +360,32 @@ async def test_what_matters_leaves_its_entry_with_actor_before_and_after(
     assert {e["actor"] for e in entries} == {f"user:{admin.user_id}", "system:test"}
     role = entries[4]
     assert (json.loads(role["before"])["role"], json.loads(role["after"])["role"]) == ("User", "Admin")
+
+
+async def test_no_token_with_an_old_role_outlives_the_change_and_none_with_the_new_dies(
+    auth: AuthService,
+) -> None:
+    admin, member = await auth.sign_in(), await auth.sign_in()
+    org_id = (await admin.found_org())["org_id"]
+    await auth.join(member, org_id)
+    devices = [member] + [await auth.sign_in(member.email) for _ in range(4)]
+    path = f"/orgs/{org_id}/members/{member.user_id}"
+    for role in ("Admin", "User") * 4:
+        seen: list[dict[str, object]] = []
+
+        async def refresh(device: Person, seen: list[dict[str, object]] = seen) -> None:
+            for _ in range(3):
+                assert (await device.refresh(org_id)).status == 200
+                seen.append(jwt.decode(device.tokens["access_token"], options={"verify_signature": False}))
+
+        changed, *_ = await asyncio.gather(
+            admin.call("PATCH", path, {"role": role}), *(refresh(device) for device in devices)
+        )
+        assert changed.status == 200
+        not_before = await auth.owner.fetchval(
+            "SELECT not_before FROM auth.access_revocation WHERE subject_key = $1",
+            f"member:{org_id}:{member.user_id}",
+        )
+        for claims in seen:
+            is_void = float(str(claims["iat"])) <= not_before.timestamp()
+            assert is_void == (claims["roles"] != [role])

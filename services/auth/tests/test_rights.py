@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from uuid import uuid4
 
+import pytest
+
 from eb_auth.api import routes
 from eb_kit.policy import GROUP_ROLES, ORG_ROLES, PLATFORM_ROLES, policy
 
@@ -12,6 +14,12 @@ from .conftest import AuthService, an_org
 ROLES = sorted(ORG_ROLES | GROUP_ROLES | PLATFORM_ROLES)
 ALLOWED = {200, 204, 404, 422}
 """The calls carry no sensible body and name nothing that exists, beyond the organisation."""
+
+
+@pytest.fixture(name="auth")
+def the_shared_service(shared_auth: AuthService) -> AuthService:
+    """One service for the module."""
+    return shared_auth
 
 
 def test_routes_and_rows_are_the_same() -> None:
@@ -26,6 +34,7 @@ async def status_of(auth: AuthService, name: str, org_id: object, user_id: objec
     return (await auth.call(method, filled, body, Authorization=f"Bearer {bearer}")).status
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_each_role_may_what_its_row_says_and_nothing_elsewhere(auth: AuthService) -> None:
     owner = await auth.sign_in()
     own = (await owner.found_org())["org_id"]
@@ -42,6 +51,7 @@ async def test_each_role_may_what_its_row_says_and_nothing_elsewhere(auth: AuthS
                 assert there == 404, (name, role, there)
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_keys_and_trusted_systems_reach_no_route_of_auth(auth: AuthService) -> None:
     owner = await auth.sign_in()
     own = (await owner.found_org())["org_id"]
@@ -53,6 +63,7 @@ async def test_keys_and_trusted_systems_reach_no_route_of_auth(auth: AuthService
             assert await status_of(auth, name, own, uuid4(), service) == 403, name
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_without_a_usable_credential_every_closed_route_answers_401(auth: AuthService) -> None:
     expired = auth.client.token(roles=["Operator"], exp=1)
     for name, names in policy()["auth"].items():
