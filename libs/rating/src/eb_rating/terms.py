@@ -27,7 +27,7 @@ class Tier:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """The price of one SKU, immutable (docs/rules/pricing.md, Words and Price shapes).
+    """The price of one SKU, immutable (docs/rules/pricing.md, Words; Price shapes).
 
     Every shape is tiers: per_unit, package and percentage have one. For package, `package_size` units
     cost the tier's `price`; for percentages `fixed_fee` is due per event. `minor_digits` are the

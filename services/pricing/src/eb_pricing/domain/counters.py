@@ -1,6 +1,6 @@
 """Counters, and the charges that move them: usage, and what is due when terms change.
 
-Rule: docs/rules/pricing.md, The one formula and Tax.
+Rule: docs/rules/pricing.md, The one formula; Tax.
 """
 
 from __future__ import annotations
