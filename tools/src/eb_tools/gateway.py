@@ -165,9 +165,9 @@ def _defaults(options: Options) -> list[str]:
         "log global",
         "option dontlog-normal",
         "option http-keep-alive",
-        "# A request that a service may have seen is never sent twice; a refused connection is tried again.",
+        "# Refused connections are tried again; what a service may have seen is sent again only if it is a GET.",
         f"retries {options.tries_to_connect}",
-        "retry-on conn-failure",
+        "retry-on conn-failure empty-response",
         "http-reuse safe",
         f"timeout http-request {_ms(options.headers_within_s)}",
         "timeout connect 2s",
@@ -240,6 +240,7 @@ def _clean() -> Iterator[str]:
     yield "http-request set-header X-Forwarded-For %[src]"
     for name in ("Forwarded", "X-Real-IP", "X-Forwarded-Host", "X-Forwarded-Proto", "Proxy", "Upgrade"):
         yield f"http-request del-header {name}"
+    yield "http-request disable-l7-retry unless METH_GET"
     yield "http-request deny deny_status 405 if METH_CONNECT || METH_TRACE"
 
 
