@@ -8,10 +8,13 @@ import json
 import os
 import signal
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
 from eb_domain_verify.domain import proofs
@@ -363,3 +366,25 @@ async def test_the_demo_proves_a_domain(fresh_db: ClonedDatabase, tmp_path: Path
         mail_id = await prove(world.client.http, world.client.base_url, claim, key, RAW_SECRET)
 
         assert (await world.judged(mail_id))["outcome"] == "verified"
+
+
+async def test_the_judging_process_rests_and_comes_back(fresh_db: ClonedDatabase) -> None:
+    async with a_world(fresh_db, EB_JUDGE_REST_S="0.1") as world:
+        claim = await world.claim("rested.example.com")
+        world.publish("rested.example.com")
+        process = world.client.context.extras["judge"].process
+        await world.judged(await world.send(world.letter(claim).signed(broken=True).raw(), claim))
+        first = process.pid
+
+        await until(_async(lambda: psutil.pid_exists(first)), lambda is_there: not is_there)
+
+        good = await world.judged(await world.send(world.letter(claim).raw(), claim))
+        assert good["outcome"] == "verified"
+        assert process.pid != first
+
+
+def _async(look: Callable[[], Any]) -> Callable[[], Awaitable[Any]]:
+    async def answer() -> Any:
+        return look()
+
+    return answer

@@ -19,7 +19,7 @@ async def open_desk(context: ServiceContext) -> Closer:
     settings: Settings = context.settings
     resolver = TxtResolver(settings.dns_servers, context.clock.machine_now)
     judge = Judge(resolver, cpu_s=settings.judge_cpu_s, wall_s=settings.judge_wall_s)
-    desk = JudgeDesk(context, judge, settings.judge_parallel)
+    desk = JudgeDesk(context, judge, settings)
     context.extras |= {"judge": judge, "desk": desk}
     if "jobs" in context.doors:
         context.supervisor.start(DESK, desk.work)

@@ -23,6 +23,7 @@ from .domain.retries import LEASE
 from .outside.judge import Judge
 from .outside.judge_process import JudgeDiedError
 from .outside.wire import read_answer
+from .settings import Settings
 from .store import claims, mails
 from .store.mails import DueMail
 
@@ -57,11 +58,13 @@ class JudgeDesk:
     restart or a second desk in the middle ends with one verdict.
     """
 
-    def __init__(self, context: ServiceContext, judge: Judge, parallel: int) -> None:
+    def __init__(self, context: ServiceContext, judge: Judge, settings: Settings) -> None:
         self._context = context
         self._judge = judge
-        self._slots = asyncio.Semaphore(parallel)
+        self._slots = asyncio.Semaphore(settings.judge_parallel)
+        self._rest_s = settings.judge_rest_s
         self._arrived = asyncio.Event()
+        self._rests_at = 0.0
 
     def hurry(self) -> None:
         """Look at once: a mail has come in."""
@@ -77,6 +80,7 @@ class JudgeDesk:
                     self._slots.release()
                     await self._pause()
                 else:
+                    self._rests_at = asyncio.get_running_loop().time() + self._rest_s
                     group.create_task(self._settle(mail))
 
     async def _take(self) -> DueMail | None:
@@ -89,6 +93,8 @@ class JudgeDesk:
         return taken[0] if taken else None
 
     async def _pause(self) -> None:
+        if asyncio.get_running_loop().time() > self._rests_at:
+            await self._judge.close()
         with suppress(TimeoutError):
             async with asyncio.timeout(PAUSE_S):
                 await self._arrived.wait()

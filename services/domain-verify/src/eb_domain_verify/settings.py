@@ -68,4 +68,7 @@ class Settings(ServiceSettings):
     judge_cpu_s: float = Field(0.25, gt=0, le=10, description="CPU time that judging one mail may use.")
     judge_wall_s: float = Field(30.0, gt=0, le=50, description="Wall clock that judging one mail may take.")
     judge_parallel: int = Field(8, ge=1, le=100, description="Most mails judged at once by one process.")
+    judge_rest_s: float = Field(
+        60.0, gt=0, description="A judging process with nothing to do for so long is ended."
+    )
     raw_kept_days: int = Field(30, ge=1, description="How long raw mails are kept.")

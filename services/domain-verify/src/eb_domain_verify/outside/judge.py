@@ -16,7 +16,7 @@ MAX_ROUNDS = 4
 
 
 class Judge:
-    """Gives verdicts. Safe to use from several tasks; close it at the end."""
+    """Gives verdicts. Safe to use from several tasks; `close` ends its process, at the end or to rest."""
 
     def __init__(self, resolver: TxtResolver, *, cpu_s: float = CPU_S, wall_s: float = WALL_S) -> None:
         self._resolver = resolver
@@ -51,5 +51,5 @@ class Judge:
         raise TooCostlyError
 
     async def close(self) -> None:
-        """End the judging process."""
+        """End the judging process; the next mail starts another."""
         await self.process.close()
