@@ -14,7 +14,7 @@ handlers = Handlers()
 handlers.keeps(ProjectChanged, SkuChanged)
 
 
-@handlers.consumes(UsageRecorded, queue="usage")
+@handlers.consumes(UsageRecorded, queue="usage", max_messages=500, max_weight=5_000)
 async def price_usage(tx: Tx, messages: list[UsageRecorded]) -> None:
     """Charge a take of usage records, each once; what has no terms waits as unrated.
 

@@ -5,12 +5,16 @@ Locks are taken in this order: the facts of prices (shared), counters by key. Ru
 
 from __future__ import annotations
 
+from collections import Counter as Total
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from itertools import accumulate
 from typing import Any, NamedTuple
 from uuid import UUID
 
+import prometheus_client
 import structlog
-from prometheus_client import Counter as Total
 
 from eb_contracts.ids import partition_of
 from eb_contracts.metering import UsageRecord
@@ -25,8 +29,10 @@ from .domain.waiting import Waiting
 log = structlog.get_logger(__name__)
 
 MOST_IN_MESSAGE = 1000
-CHARGES = Total("eb_pricing_charges_total", "Charges made, by kind.", ["kind"])
-UNRATED = Total("eb_pricing_unrated_total", "Usage records parked for want of terms.")
+MOST_RERATED = 2000
+MOST_SEEN = 500_000
+CHARGES = prometheus_client.Counter("eb_pricing_charges_total", "Charges made, by kind.", ["kind"])
+PARKED = prometheus_client.Counter("eb_pricing_unrated_total", "Usage records parked for want of terms.")
 
 
 class Work(NamedTuple):
@@ -114,7 +120,7 @@ async def _park(tx: Tx, waiting: Sequence[Waiting]) -> None:
     awaited = {(terms_hash, one.usage.org_id) for one in waiting for terms_hash in one.hashes}
     if awaited:
         await store.insert_awaited_once(tx, awaited)
-    UNRATED.inc(len(waiting))
+    PARKED.inc(len(waiting))
     log.warning(
         "usage waits for terms", records=len(waiting), skus=sorted({one.usage.sku for one in waiting})[:8]
     )
@@ -150,9 +156,6 @@ async def _lock_or_make(tx: Tx, keys: dict[CounterKey, str]) -> dict[CounterKey,
     return counters
 
 
-MOST_SEEN = 500_000
-
-
 async def write(tx: Tx, counters: Sequence[Counter], rated: Sequence[Rated]) -> None:
     """Keep counters and charges, and send the charges on."""
     if counters:
@@ -175,15 +178,36 @@ def _messages(charges: Iterable[Charge]) -> Iterator[ChargePriced]:
             yield ChargePriced.trusted(partition=partition, charges=some)
 
 
-async def rerate_orgs(tx: Tx, org_ids: Sequence[UUID]) -> int:
-    """Bring all counters of organisations to the terms now known: an adjusting charge per changed counter.
+async def rerate_orgs(tx: Tx, org_ids: Sequence[UUID]) -> list[UUID]:
+    """Bring the counters of organisations to the terms now known: an adjusting charge per changed counter.
 
-    Give the number of charges. The facts must be locked; counters are locked in key order.
+    Stops before the organisation that would make it too many at once; give those that are done. The facts
+    must be locked; counters are locked in key order.
     """
-    priced = await _changed(tx, org_ids)
+    changed = await _changed(tx, org_ids)
+    done = _first_of(org_ids, changed)
+    priced = {key: terms for key, terms in changed.items() if key.org_id in done}
     counters = await store.lock_counters(tx, priced)
     retaxed = [one for key, one in counters.items() if needs_new_taxes(one, priced[key])]
     charged_at = await store.list_gross_by_time(tx, retaxed) if retaxed else {}
+    await _adjust(tx, counters, priced, charged_at)
+    return done
+
+
+def _first_of(org_ids: Sequence[UUID], changed: Iterable[CounterKey]) -> list[UUID]:
+    """Give the first organisations whose changed counters together are not too many; one at least."""
+    counts = Total(key.org_id for key in changed)
+    sums = accumulate(counts[org_id] for org_id in org_ids)
+    fitting = [org_id for org_id, so_far in zip(org_ids, sums, strict=True) if so_far <= MOST_RERATED]
+    return fitting or list(org_ids[:1])
+
+
+async def _adjust(
+    tx: Tx,
+    counters: Mapping[CounterKey, Counter],
+    priced: Mapping[CounterKey, Priced],
+    charged_at: Mapping[CounterKey, Sequence[tuple[datetime, Decimal]]],
+) -> None:
     after: list[Counter] = []
     rated: list[Rated] = []
     for key, counter in counters.items():
@@ -194,7 +218,6 @@ async def rerate_orgs(tx: Tx, org_ids: Sequence[UUID]) -> int:
         else:
             log.error("terms would move a counter out of bounds", key=key, terms_hash=priced[key].terms_hash)
     await write(tx, after, rated)
-    return len(rated)
 
 
 async def _changed(tx: Tx, org_ids: Sequence[UUID]) -> dict[CounterKey, Priced]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
+from prometheus_client import Gauge
+
 from eb_contracts.metering import UsageRecord
 from eb_kit.jobs import Jobs
 from eb_kit.tx import Tx
@@ -12,6 +14,8 @@ from eb_kit.tx import Tx
 from . import flows, store
 
 jobs = Jobs()
+
+WAITING = Gauge("eb_pricing_unrated_usage", "Usage records that wait for terms; counted up to 10,000.")
 
 
 @jobs.every(seconds=2)
@@ -28,8 +32,7 @@ async def rate_what_became_due(tx: Tx) -> int:
     if parked:
         await _rate_parked(tx, parked)
     elif due:
-        await flows.rerate_orgs(tx, list(due))
-        await store.delete_due(tx, list(due))
+        await store.delete_due(tx, await flows.rerate_orgs(tx, list(due)))
     return len(due)
 
 
@@ -42,3 +45,10 @@ async def _rate_parked(tx: Tx, parked: Mapping[UUID, Sequence[UsageRecord]]) -> 
     rated = [(one.org_id, one.usage_id) for one in records if one.usage_id not in waiting]
     await store.delete_unrated(tx, rated)
     await store.update_due(tx, {org_id: some[-1].usage_id for org_id, some in parked.items()})
+
+
+@jobs.every(seconds=15)
+async def measure_waiting(tx: Tx) -> int:
+    """Keep the gauge of usage that waits, for alerts; takes nothing."""
+    WAITING.set(await store.count_unrated(tx, 10_000))
+    return 0

@@ -220,6 +220,14 @@ async def insert_unrated_once(tx: Tx, waiting: Iterable[Waiting], known_skus: Co
     )
 
 
+async def count_unrated(tx: Tx, limit: int) -> int:
+    """Count parked usage, up to `limit`."""
+    count: int = await tx.fetchval(
+        "SELECT count(*) FROM (SELECT 1 FROM unrated_usage LIMIT $1) AS waiting", limit
+    )
+    return count
+
+
 async def insert_awaited_once(tx: Tx, awaited: Collection[tuple[str, UUID]]) -> None:
     """Note which terms (by hash) organisations wait for."""
     await tx.execute(
