@@ -6,7 +6,7 @@ Rule: docs/rules/bus.md, Dead letters.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -91,8 +91,8 @@ def _text(value: object) -> str:
     return str(value).replace("\x00", "�")
 
 
-def _json(headers: object) -> str:
-    return write_json(headers).replace("\\u0000", "�")
+def _json(headers: Mapping[str, Any]) -> str:
+    return write_json({_text(k): v if isinstance(v, int) else _text(v) for k, v in headers.items()})
 
 
 def _instant(value: object) -> datetime | None:

@@ -13,7 +13,8 @@ from .settings import Settings
 
 async def make_months(context: ServiceContext) -> None:
     """Have the running month's partition before the first take needs it."""
-    await flows.ensure_months(context, [context.clock.now()])
+    now = context.clock.now()
+    await flows.ensure_months(context, now, now)
 
 
 SERVICE = Service(

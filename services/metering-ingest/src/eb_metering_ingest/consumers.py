@@ -20,20 +20,22 @@ handlers = Handlers()
 handlers.keeps(ProjectChanged)
 
 
-@handlers.consumes(BatchAccepted, queue="batches", max_messages=1000, max_weight=10_000, linger_s=0.03)
+@handlers.consumes(BatchAccepted, queue="batches", max_messages=1000, max_weight=5_000, linger_s=0.03)
 async def record_batches(tx: Tx, messages: list[BatchAccepted]) -> None:
     """Store the events of a take, each once, and publish the usage they sum to.
 
-    Twice is once (event_key); order is free (only sums leave).
+    Twice is once (event_key); order is free (only sums leave). A take that fails comes again in halves, down to
+    the single batch, of which only the bad event is parked.
     """
-    await flows.record_events(
-        tx,
-        [
-            Received(event, batch.batch_id, batch.received_at, batch.trace_id)
-            for batch in messages
-            for event in batch.events
-        ],
-    )
+    received = [
+        Received(event, batch.batch_id, batch.received_at, batch.trace_id)
+        for batch in messages
+        for event in batch.events
+    ]
+    if len(messages) == 1:
+        await flows.record_batch(tx, received)
+    else:
+        await flows.record_events(tx, received)
 
 
 async def note_progress(tx: Tx, messages: Sequence[ChargePriced | EntriesPosted]) -> None:

@@ -5,34 +5,45 @@ Rule: docs/rules/metering.md, Writer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from typing import Any
 from uuid import UUID
+
+import structlog
 
 from eb_contracts.metering import AcceptedEvent
 from eb_kit.service import ServiceContext
 from eb_kit.tx import Tx
 
-from .domain.letters import Letter, unknown_project
+from .domain.letters import Letter, unknown_project, unrecordable
 from .domain.recording import Received, compare, messages_of, record, screen
 from .store import events as store
 from .store import letters, projects
 
+log = structlog.get_logger(__name__)
+
 MOST_KNOWN_PROJECTS = 200_000
 
 
-async def ensure_months(context: ServiceContext, times: Iterable[datetime]) -> None:
-    """Have the partitions of these instants before events of them come.
+async def ensure_months(context: ServiceContext, earliest: datetime, latest: datetime) -> None:
+    """Have the partitions from one instant's month to another's before events of them come.
 
     In a transaction of its own: made inside the take, it would be lost with it. Remembered per process.
     """
     made: set[date] = context.extras.setdefault("event_months", set())
-    months = {date(time.year, time.month, 1) for time in times}
-    for month in sorted(months - made):
+    for month in months_between(earliest, latest):
+        if month in made:
+            continue
         async with context.begin("system:metering-ingest") as own:
             await store.ensure_month(own, month)
         made.add(month)
+
+
+def months_between(earliest: datetime, latest: datetime) -> list[date]:
+    """Name the first days of all months from one instant to another."""
+    first, last = (time.year * 12 + time.month - 1 for time in (earliest, latest))
+    return [date(month // 12, month % 12 + 1, 1) for month in range(first, last + 1)]
 
 
 async def record_events(tx: Tx, received: Sequence[Received]) -> int:
@@ -43,7 +54,8 @@ async def record_events(tx: Tx, received: Sequence[Received]) -> int:
     known = await _split_known(tx, received)
     if not known:
         return 0
-    await ensure_months(tx.context, {one.event.time for one in known})
+    times = [one.event.time for one in known]
+    await ensure_months(tx.context, min(times), max(times))
     screened = screen(known)
     new = await store.insert_keys_once(tx, screened.offers)
     if len(new) < len(screened.offers):
@@ -58,6 +70,25 @@ async def record_events(tx: Tx, received: Sequence[Received]) -> int:
         await store.insert_events(tx, made.rows)
         tx.publish(*messages_of(made.usage))
     return len(new)
+
+
+async def record_batch(tx: Tx, received: Sequence[Received]) -> None:
+    """Store the events of a single batch; one that the database refuses is parked, and its neighbours are stored."""
+    try:
+        async with tx.connection.transaction():
+            await record_events(tx, received)
+    except store.REFUSED:
+        for one in received:
+            await _record_or_park(tx, one)
+
+
+async def _record_or_park(tx: Tx, received: Received) -> None:
+    try:
+        async with tx.connection.transaction():
+            await record_events(tx, [received])
+    except store.REFUSED as error:
+        log.warning("event refused by the database", trace_id=received.trace_id, error=type(error).__name__)
+        await letters.insert_letters(tx, [unrecordable(received)])
 
 
 async def _split_known(tx: Tx, received: Sequence[Received]) -> list[Received]:

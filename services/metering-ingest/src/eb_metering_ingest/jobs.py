@@ -24,7 +24,5 @@ async def record_arrived(tx: Tx) -> int:
 async def make_months(tx: Tx) -> int:
     """Have the months that events may name: from the oldest allowed to the next but one."""
     now, back = tx.now, timedelta(days=tx.context.settings.oldest_event_days)
-    await flows.ensure_months(
-        tx.context, [now - back, now, now + timedelta(days=31), now + timedelta(days=62)]
-    )
+    await flows.ensure_months(tx.context, now - back, now + timedelta(days=62))
     return 0

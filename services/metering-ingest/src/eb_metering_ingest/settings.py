@@ -25,5 +25,4 @@ class Settings(ServiceSettings):
     spool_timeout_s: float = Field(
         0.9, gt=0, le=1.5, description="Longest wait for the database to keep a batch the broker didn't take."
     )
-    take_events: int = Field(10_000, ge=1, le=50_000, description="Most events the writer stores at once.")
     sweep_batch: int = Field(500, ge=1, le=5_000, description="Most waiting dead letters taken up at once.")

@@ -6,7 +6,7 @@ Rule: docs/rules/metering.md, Batches and The fallback.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -35,6 +35,7 @@ from .shapes import BatchPartlyTaken, BatchTaken, EventIn, FaultView, RejectedEv
 log = structlog.get_logger(__name__)
 
 MOST_BYTES = 4 * 1024 * 1024
+_unfinished: set[asyncio.Task[None]] = set()
 EVENTS = Counter("eb_metering_events_total", "Events at the door by what became of them.", ["outcome"])
 
 
@@ -103,13 +104,13 @@ async def _park(request: web.Request, rejected: Sequence[Rejected]) -> None:
     """Keep what isn't valid as dead letters before anything is answered; raises IngestUnavailable."""
     context, trace_id = request.app[CONTEXT], current_trace().trace_id
     found = [parked(one.event, _org_of(one.event), one.faults, trace_id) for one in rejected]
-    try:
-        async with asyncio.timeout(context.settings.spool_timeout_s):
-            async with context.begin(caller(request).actor) as tx:
-                await letters.insert_letters(tx, found)
-    except WEATHER as error:
-        log.warning("invalid events could not be parked", error=repr(error))
-        raise IngestUnavailable from None
+    actor = caller(request).actor
+
+    async def insert() -> None:
+        async with context.begin(actor) as tx:
+            await letters.insert_letters(tx, found)
+
+    await _commit_soon(insert(), context.settings.spool_timeout_s)
     EVENTS.labels("parked").inc(len(found))
 
 
@@ -155,11 +156,28 @@ async def _spool(context: ServiceContext, envelopes: Sequence[Envelope]) -> None
 
     What the broker took without telling comes twice then, under the same message id, and counts once.
     """
-    try:
-        async with asyncio.timeout(context.settings.spool_timeout_s):
-            async with context.begin("system:metering-ingest") as tx:
-                tx.publish(*envelopes)
-    except WEATHER as error:
-        log.error("neither broker nor database took the batch", error=repr(error))
-        raise IngestUnavailable(retry_after_s=2) from None
+
+    async def insert() -> None:
+        async with context.begin("system:metering-ingest") as tx:
+            tx.publish(*envelopes)
+
+    await _commit_soon(insert(), context.settings.spool_timeout_s)
     EVENTS.labels("spooled").inc()
+
+
+async def _commit_soon(work: Coroutine[Any, Any, None], timeout_s: float) -> None:
+    """Await a commit for so long; IngestUnavailable where it fails or takes longer.
+
+    A task of its own, since a hung database keeps even the roll-back of what was given up waiting.
+    """
+    task = asyncio.create_task(work)
+    _unfinished.add(task)
+    task.add_done_callback(_unfinished.discard)
+    await asyncio.wait({task}, timeout=timeout_s)
+    try:
+        if task.done():
+            return task.result()
+        task.cancel()
+    except WEATHER as error:
+        log.error("the database did not take it either", error=repr(error))
+    raise IngestUnavailable(retry_after_s=2)

@@ -110,7 +110,7 @@ def sort_out(events: Sequence[Any], window: Window) -> Batch:
     except ValidationError:
         checked = None
     if checked is not None and all(_is_fine(event, window) for event in checked):
-        return Batch([accepted_event(event) for event in checked], [])
+        return Batch(list(checked), [])
     batch = Batch([], [])
     for at, event in enumerate(events):
         valid, faults = check(event, window)
@@ -133,9 +133,4 @@ def check(event: Any, window: Window) -> tuple[AcceptedEvent | None, Sequence[Fa
         return None, faults_of(error, event)
     time_fault = window.fault(read.time)
     faults = [*([time_fault] if time_fault else []), *metadata_faults(read.metadata)]
-    return (None, faults) if faults else (accepted_event(read), ())
-
-
-def accepted_event(event: EventIn) -> AcceptedEvent:
-    """Give the event as it travels; it was checked, so it isn't checked again."""
-    return AcceptedEvent.model_construct(**event.__dict__)
+    return (None, faults) if faults else (read, ())

@@ -10,11 +10,11 @@ from uuid import UUID
 from pydantic import AfterValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
+from eb_contracts.metering import AcceptedEvent
 from eb_kit.inputs import Input, Page, Quantity, QuantityIn, Text, View
 
 RequestId = Annotated[str, StringConstraints(pattern=r"^[\x20-\x7e]{1,128}$")]
 Sku = Annotated[str, Text(1, 128)]
-Source = Literal["form_submit", "backend", "replay"]
 Status = Literal["recorded", "unrated", "priced", "ledgered"]
 LetterStatus = Literal["open", "replayed", "discarded"]
 
@@ -28,18 +28,17 @@ def _positive(quantity: Decimal) -> Decimal:
 PositiveQuantity = Annotated[QuantityIn, AfterValidator(_positive)]
 
 
-class EventIn(Input):
-    """One usage event. `request_id` makes it count once within its organisation, for ever."""
+class EventIn(AcceptedEvent, Input):
+    """One usage event. `request_id` makes it count once within its organisation, for ever.
+
+    It is the accepted event itself, read strictly: what was checked travels on without being copied.
+    """
+
+    model_config = Input.model_config
 
     request_id: RequestId
     sku: Sku
     quantity: PositiveQuantity
-    org_id: UUID
-    project_id: UUID
-    time: datetime
-    source: Source = "backend"
-    metadata: dict[str, Any] | None = None
-    hold_id: UUID | None = None
 
 
 class FaultView(View):

@@ -19,6 +19,7 @@ from .checks import without_denied
 from .recording import Received, content_hash
 
 UNKNOWN_PROJECT = "unknown_project"
+UNRECORDABLE = "unrecordable"
 LONGEST_REQUEST_ID = 128
 
 
@@ -57,6 +58,16 @@ def parked(event: Any, org_id: UUID | None, errors: Sequence[Fault], trace_id: s
 
 def unknown_project(received: Received) -> Letter:
     """Give the letter of a valid event whose project isn't known, or belongs to another organisation."""
+    fault = Fault("/project_id", UNKNOWN_PROJECT, "The organisation has no such project.")
+    return _letter(received, fault)
+
+
+def unrecordable(received: Received) -> Letter:
+    """Give the letter of an event that passed the door and that the database refuses all the same."""
+    return _letter(received, Fault("", UNRECORDABLE, "The event could not be stored."))
+
+
+def _letter(received: Received, fault: Fault) -> Letter:
     event = received.event
     return Letter(
         dead_letter_id=new_id(),
@@ -64,7 +75,7 @@ def unknown_project(received: Received) -> Letter:
         request_id=event.request_id,
         content_hash=content_hash(event),
         event=event.model_dump(mode="json"),
-        errors=(Fault("/project_id", UNKNOWN_PROJECT, "The organisation has no such project."),),
-        reason=UNKNOWN_PROJECT,
+        errors=(fault,),
+        reason=fault.code,
         trace_id=received.trace_id,
     )

@@ -15,15 +15,17 @@ from uuid import UUID
 
 from eb_contracts.ids import new_id, partition_of
 from eb_contracts.metering import AcceptedEvent, UsageRecord, UsageRecorded
-from eb_contracts.money import plain_text
 
 MOST_TRACES = 16
 
 
 class EventKey(NamedTuple):
-    """What an event counts once by."""
+    """What an event counts once by; `org` is the organisation's id as a number.
 
-    org_id: UUID
+    A UUID hashes and compares in Python code, and each event is looked up and sorted by its key.
+    """
+
+    org: int
     request_id: str
 
 
@@ -38,12 +40,12 @@ class Received(NamedTuple):
     @property
     def key(self) -> EventKey:
         """Give what it counts once by."""
-        return EventKey(self.event.org_id, self.event.request_id)
+        return EventKey(self.event.org_id.int, self.event.request_id)
 
 
 def content_hash(event: AcceptedEvent) -> bytes:
     """Give 16 bytes of SHA-256 over what makes two events the same: SKU, project, quantity, instant."""
-    text = f"{event.sku}\n{event.project_id}\n{plain_text(event.quantity)}\n{event.time.timestamp()!r}"
+    text = f"{event.sku}\n{event.project_id.int:x}\n{event.quantity.normalize()}\n{event.time.timestamp()!r}"
     return hashlib.sha256(text.encode()).digest()[:16]
 
 
@@ -115,6 +117,7 @@ def compare(
 @dataclass(slots=True)
 class _Sum:
     usage_id: UUID
+    first: AcceptedEvent
     quantity: Decimal = Decimal(0)
     events: int = 0
     traces: dict[str, None] = field(default_factory=dict)
@@ -135,27 +138,28 @@ class Recorded(NamedTuple):
 
 def record(offers: Iterable[Offer]) -> Recorded:
     """Sum new events into one usage record per organisation, project, SKU and minute of event time."""
-    sums: dict[tuple[UUID, UUID, str, datetime], _Sum] = {}
+    sums: dict[tuple[int, int, str, int], _Sum] = {}
     rows = []
     for offer in offers:
         event = offer.received.event
-        key = (event.org_id, event.project_id, event.sku, event.time.replace(second=0, microsecond=0))
+        minute = int(event.time.timestamp() // 60)
+        key = (event.org_id.int, event.project_id.int, event.sku, minute)
         total = sums.get(key)
         if total is None:
-            total = sums[key] = _Sum(new_id())
+            total = sums[key] = _Sum(new_id(), event)
         total.add(offer.received)
         rows.append((offer, total.usage_id))
-    return Recorded(rows, [_usage_record(key, total) for key, total in sorted(sums.items())])
+    return Recorded(rows, [_usage_record(sums[key]) for key in sorted(sums)])
 
 
-def _usage_record(key: tuple[UUID, UUID, str, datetime], total: _Sum) -> UsageRecord:
-    org_id, project_id, sku, minute = key
+def _usage_record(total: _Sum) -> UsageRecord:
+    first = total.first
     return UsageRecord.model_construct(
         usage_id=total.usage_id,
-        org_id=org_id,
-        project_id=project_id,
-        sku=sku,
-        minute=minute,
+        org_id=first.org_id,
+        project_id=first.project_id,
+        sku=first.sku,
+        minute=first.time.replace(second=0, microsecond=0),
         quantity=total.quantity,
         events=total.events,
         trace_ids=tuple(total.traces),

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import date
+from typing import Any
 from uuid import UUID
+
+import asyncpg
 
 from eb_contracts.ids import new_id
 from eb_kit.tx import Tx
 
 from ..domain.recording import Again, EventKey, Offer
+
+REFUSED = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
+"""What the database says to an event that no form check caught."""
 
 EVENT_COLUMNS = (
     "event_id", "org_id", "project_id", "sku", "quantity", "source", "event_time", "request_id", "metadata",
@@ -29,7 +35,7 @@ async def insert_keys_once(tx: Tx, offers: Mapping[EventKey, Offer]) -> set[Even
         "INSERT INTO event_key (org_id, request_id, event_id, event_time, content_hash)"
         " SELECT * FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::timestamptz[], $5::bytea[])"
         " ON CONFLICT DO NOTHING RETURNING org_id, request_id",
-        [key.org_id for key in keys],
+        [offers[key].received.event.org_id for key in keys],
         [key.request_id for key in keys],
         [offers[key].event_id for key in keys],
         [offers[key].received.event.time for key in keys],
@@ -37,7 +43,7 @@ async def insert_keys_once(tx: Tx, offers: Mapping[EventKey, Offer]) -> set[Even
     )
     if len(rows) == len(keys):
         return set(keys)
-    return {EventKey(*row) for row in rows}
+    return {_key(row) for row in rows}
 
 
 async def list_contents(tx: Tx, keys: Collection[EventKey]) -> dict[EventKey, bytes]:
@@ -46,10 +52,14 @@ async def list_contents(tx: Tx, keys: Collection[EventKey]) -> dict[EventKey, by
         "SELECT k.org_id, k.request_id, k.content_hash FROM event_key AS k"
         " JOIN unnest($1::uuid[], $2::text[]) AS w (org_id, request_id)"
         " ON k.org_id = w.org_id AND k.request_id = w.request_id",
-        [key.org_id for key in keys],
+        [UUID(int=key.org) for key in keys],
         [key.request_id for key in keys],
     )
-    return {EventKey(row["org_id"], row["request_id"]): bytes(row["content_hash"]) for row in rows}
+    return {_key(row): bytes(row["content_hash"]) for row in rows}
+
+
+def _key(row: Any) -> EventKey:
+    return EventKey(row["org_id"].int, row["request_id"])
 
 
 async def update_repeats(tx: Tx, again: Mapping[EventKey, Again]) -> None:
@@ -63,7 +73,7 @@ async def update_repeats(tx: Tx, again: Mapping[EventKey, Again]) -> None:
         " ORDER BY k.org_id, k.request_id FOR UPDATE OF k)"
         " UPDATE event_key AS k SET duplicates = k.duplicates + l.duplicates, conflicts = k.conflicts + l.conflicts"
         " FROM locked AS l WHERE k.org_id = l.org_id AND k.request_id = l.request_id",
-        [key.org_id for key in keys],
+        [UUID(int=key.org) for key in keys],
         [key.request_id for key in keys],
         [again[key].duplicates for key in keys],
         [len(again[key].conflicts) for key in keys],

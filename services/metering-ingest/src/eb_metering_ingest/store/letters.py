@@ -32,14 +32,23 @@ async def insert_letters(tx: Tx, found: Sequence[Letter]) -> None:
         " reason = excluded.reason",
         [one.dead_letter_id for one in rows],
         [one.org_id for one in rows],
-        [one.request_id for one in rows],
+        [_storable(one.request_id) for one in rows],
         [one.content_hash for one in rows],
-        [write_json(one.event) for one in rows],
+        [write_json(_storable(one.event)) for one in rows],
         [write_json([_fault(fault) for fault in one.errors]) for one in rows],
         [one.reason for one in rows],
         tx.now,
         [one.trace_id for one in rows],
     )
+
+
+def _storable(value: Any) -> Any:
+    """Give a value that PostgreSQL takes: texts without NUL."""
+    if isinstance(value, str):
+        return value.replace("\0", "\ufffd")
+    if isinstance(value, dict):
+        return {_storable(key): _storable(member) for key, member in value.items()}
+    return [_storable(item) for item in value] if isinstance(value, list) else value
 
 
 def _fault(fault: Any) -> dict[str, str]:
@@ -57,7 +66,7 @@ async def list_letters(
 ) -> list[Any]:
     """Give a page of an organisation's letters, newest first; without org_id everybody's."""
     return await tx.fetch(
-        f"SELECT {COLUMNS} FROM dead_letter WHERE ($1::uuid IS NULL OR org_id = $1)"  # noqa: S608 - constant
+        f"SELECT {COLUMNS} FROM dead_letter WHERE ($1::uuid IS NULL OR org_id = $1)"
         " AND ($2::text IS NULL OR status = $2) AND ($3::text IS NULL OR reason = $3)"
         " AND ($4::uuid IS NULL OR dead_letter_id < $4) ORDER BY dead_letter_id DESC LIMIT $5",
         org_id,
@@ -71,7 +80,7 @@ async def list_letters(
 async def find_letter(tx: Tx, org_id: UUID, request_id: str) -> Any | None:
     """Give the newest open letter of an event, or None."""
     return await tx.fetchrow(
-        f"SELECT {COLUMNS} FROM dead_letter WHERE org_id = $1 AND request_id = $2 AND status = 'open'"  # noqa: S608
+        f"SELECT {COLUMNS} FROM dead_letter WHERE org_id = $1 AND request_id = $2 AND status = 'open'"
         " ORDER BY dead_letter_id DESC LIMIT 1",
         org_id,
         request_id,
@@ -81,7 +90,7 @@ async def find_letter(tx: Tx, org_id: UUID, request_id: str) -> Any | None:
 async def lock_letters(tx: Tx, dead_letter_ids: Collection[UUID]) -> list[Any]:
     """Give these letters as far as they are open, locked in order of their ids."""
     return await tx.fetch(
-        f"SELECT {COLUMNS} FROM dead_letter WHERE dead_letter_id = ANY($1) AND status = 'open'"  # noqa: S608
+        f"SELECT {COLUMNS} FROM dead_letter WHERE dead_letter_id = ANY($1) AND status = 'open'"
         " ORDER BY dead_letter_id FOR UPDATE",
         list(dead_letter_ids),
     )
@@ -90,7 +99,7 @@ async def lock_letters(tx: Tx, dead_letter_ids: Collection[UUID]) -> list[Any]:
 async def lock_filtered(tx: Tx, org_id: UUID, reason: str | None, limit: int) -> list[Any]:
     """Give open letters of an organisation, locked in order of their ids."""
     return await tx.fetch(
-        f"SELECT {COLUMNS} FROM dead_letter WHERE org_id = $1 AND status = 'open'"  # noqa: S608
+        f"SELECT {COLUMNS} FROM dead_letter WHERE org_id = $1 AND status = 'open'"
         " AND ($2::text IS NULL OR reason = $2) ORDER BY dead_letter_id LIMIT $3 FOR UPDATE",
         org_id,
         reason,
@@ -101,7 +110,7 @@ async def lock_filtered(tx: Tx, org_id: UUID, reason: str | None, limit: int) ->
 async def take_arrived(tx: Tx, limit: int) -> list[Any]:
     """Take letters that waited for a project which is known now; what another process takes is skipped."""
     return await tx.fetch(
-        f"SELECT {COLUMNS} FROM dead_letter AS d WHERE status = 'open' AND reason = 'unknown_project'"  # noqa: S608
+        f"SELECT {COLUMNS} FROM dead_letter AS d WHERE status = 'open' AND reason = 'unknown_project'"
         " AND EXISTS (SELECT 1 FROM known WHERE entity = 'project' AND entity_id = d.event->>'project_id'"
         " AND NOT is_deleted AND body->>'org_id' = d.org_id::text)"
         " ORDER BY dead_letter_id LIMIT $1 FOR UPDATE SKIP LOCKED",
