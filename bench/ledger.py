@@ -12,7 +12,8 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -116,27 +117,35 @@ def cpu_of(pids: list[int]) -> float:
     return sum(sum(process.cpu_times()[:2]) for process in families)
 
 
+@asynccontextmanager
+async def a_database() -> AsyncIterator[PrivatePostgres]:
+    """Run a migrated server of the bench's own; nothing of it stays."""
+    with tempfile.TemporaryDirectory(prefix="eb-bench-ledger-") as folder:
+        postgres = PrivatePostgres(Path(folder) / "postgres")
+        try:
+            async with postgres:
+                await asyncio.to_thread(migrate, postgres.owner_dsn())
+                yield postgres
+        finally:
+            postgres.forget()
+
+
 async def measure(lines: int, in_message: int, per_take: int) -> dict[str, Any]:
     """Start a database and the service, post the lines, and give the figures."""
-    with tempfile.TemporaryDirectory(prefix="eb-bench-ledger-") as folder:
-        async with PrivatePostgres(Path(folder) / "postgres") as postgres:
-            await asyncio.to_thread(migrate, postgres.owner_dsn())
-            owner = await asyncpg.connect(postgres.owner_dsn())
-            await owner.execute(f"ALTER ROLE eb_ledger PASSWORD '{PASSWORD}'")
-            async with running(
-                SERVICE, postgres.dsn("eb_ledger", PASSWORD), NO_BROKER, doors=("api",)
-            ) as client:
-                org_ids = await prepare(client)
-                bodies = list(messages(org_ids, lines, in_message))
-                await post_all(client, list(messages(org_ids, 10_000, in_message)), per_take)
-                before = psutil.Process().cpu_times()[0], cpu_of([postgres.pid])
-                seconds = await post_all(client, bodies, per_take)
-                after = psutil.Process().cpu_times()[0], cpu_of([postgres.pid])
-            posted = await owner.fetchval("SELECT count(*) FROM ledger.ledger")
-            await owner.close()
-            assert posted == lines + 10_000, posted
-            ceiling = await copy_ceiling(postgres.owner_dsn())
-        postgres.forget()
+    async with a_database() as postgres:
+        owner = await asyncpg.connect(postgres.owner_dsn())
+        await owner.execute(f"ALTER ROLE eb_ledger PASSWORD '{PASSWORD}'")
+        async with running(SERVICE, postgres.dsn("eb_ledger", PASSWORD), NO_BROKER, doors=("api",)) as client:
+            org_ids = await prepare(client)
+            bodies = list(messages(org_ids, lines, in_message))
+            await post_all(client, list(messages(org_ids, 10_000, in_message)), per_take)
+            before = psutil.Process().cpu_times()[0], cpu_of([postgres.pid])
+            seconds = await post_all(client, bodies, per_take)
+            after = psutil.Process().cpu_times()[0], cpu_of([postgres.pid])
+        posted = await owner.fetchval("SELECT count(*) FROM ledger.ledger")
+        await owner.close()
+        assert posted == lines + 10_000, posted
+        ceiling = await copy_ceiling(postgres.owner_dsn())
     return {
         "lines": lines,
         "lines_per_take": in_message * per_take,
