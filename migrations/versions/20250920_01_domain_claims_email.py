@@ -25,9 +25,10 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Set claims and judged mails aside, then drop."""
-    run(
-        "UPDATE domain_verify.inbound_mail SET raw = NULL; DELETE FROM domain_verify.inbound_mail WHERE outcome = 'waiting'"
-    )
+    run("""
+        UPDATE domain_verify.inbound_mail SET raw = NULL;
+        DELETE FROM domain_verify.inbound_mail WHERE outcome = 'waiting'
+    """)
     keep(revision, "domain_verify", *TABLES)
     drop("domain_verify", *reversed(TABLES))
     run("DROP TYPE domain_verify.claim_status; DROP INDEX auth.invitation_open_key")

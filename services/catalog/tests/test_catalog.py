@@ -212,6 +212,7 @@ async def test_an_override_is_rounded_up_to_a_periods_start(catalog: Catalog) ->
             "/overrides/sms/tiers/tiers",
             "no_open_end",
         ),
+        ({"overrides": {"sms": {"tiers": None}}}, "/overrides/sms/overage_price", "required"),
         ({"effective_at": "2026-12-05T00:00:30Z"}, "/effective_at", "not_a_whole_minute"),
         ({"effective_at": "2026-08-31T00:00:00Z", "apply": "immediate"}, "/effective_at", "too_far_back"),
     ],

@@ -41,7 +41,7 @@ def override_from(sent: Mapping[str, Any], shape: PriceShape | None, sku: str) -
     pointer = f"/overrides/{sku}"
     faults = [
         *(Fault(f"{pointer}/{name}", "required", "Leave it out, or say what.") for name in _empty(sent)),
-        *_faults_of_price(sent.get("overage_price") or ZERO, shape, pointer),
+        *_faults_of_price(sent.get("overage_price") if "tiers" in sent else ZERO, shape, pointer),
     ]
     if faults:
         raise Unacceptable(faults=tuple(faults))

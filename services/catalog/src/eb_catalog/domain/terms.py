@@ -153,7 +153,7 @@ def _overridden(base: Price, members: Mapping[str, Any]) -> Price:
         return Price(included, ZERO, PriceShape.model_validate(members["tiers"]))
     if "overage_price" in members:
         return Price(included, Decimal(members["overage_price"]), None)
-    return Price(included, base.overage_price, None if "tiers" in members else base.tiers)
+    return Price(included, base.overage_price, base.tiers)
 
 
 def body_of(
