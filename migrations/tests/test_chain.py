@@ -101,7 +101,9 @@ async def test_parents_and_an_accounts_partner_come_back_with_the_hierarchy(
     )
     await run(fresh_db, "downgrade", "20250920_04")
     assert await owner.fetchval("SELECT count(*) FROM ledger.partner_of_record") == 0
-    late = (await Rows(owner).insert(await table_of(owner, "auth", "organization"), org_slug="late"))["org_id"]
+    late = (await Rows(owner).insert(await table_of(owner, "auth", "organization"), org_slug="late"))[
+        "org_id"
+    ]
     await run(fresh_db, "upgrade", "head")
 
     assert (

@@ -22,26 +22,6 @@ BIN = Path(sys.executable).parent
 GENERATORS = ("eb_tools.contracts_docs", "eb_tools.openapi", "eb_tools.rbac", "eb_tools.settings_docs")
 """Each writes documents from the code, and with `--check` only compares."""
 
-FOUNDING = "20250920_06"
-"""The revisions up to this one make the tables of an empty database; later ones meet data and traffic."""
-
-FOUNDING_EXCEPTIONS = {
-    "ban-char-field": "a currency is a code of exactly three letters, as the data model has it",
-    "prefer-bigint-over-int": "small bounded counts (versions, depths, attempts)",
-    "prefer-bigint-over-smallint": "the outbox lane, one of 16, and percentages",
-    "prefer-text-field": "column types of the data model",
-    "prefer-robust-stmts": "each revision is one transaction: it is done or it isn't",
-    "adding-foreign-key-constraint": "the table is new or empty",
-    "constraint-missing-not-valid": "the table is new or empty",
-    "disallowed-unique-constraint": "the table is new or empty",
-    "adding-serial-primary-key-field": "the table is new or empty",
-    "require-concurrent-index-creation": "the table is new or empty",
-    "ban-drop-not-null": "only widens what may be stored",
-    "ban-drop-constraint": "replaced by a wider one in the same transaction",
-    "require-lock-timeout": "alembic's connection sets it",
-    "require-statement-timeout": "alembic's connection sets it",
-}
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -91,17 +71,16 @@ def house() -> Outcome:
 
 
 def migrations() -> Outcome:
-    """Squawk over the SQL of the migrations; the founding ones with the exceptions named here."""
-    excluded = ",".join(FOUNDING_EXCEPTIONS)
-    founding = _squawk(FOUNDING, f"--exclude={excluded}")
-    later = _squawk(f"{FOUNDING}:head")
-    return Outcome(founding.status | later.status, f"{founding.text}\n{later.text}".strip())
+    """Squawk over the SQL of the whole chain, both ways; exceptions are named in migrations/squawk*.toml."""
+    up = _squawk(("upgrade", "head"), "squawk.toml")
+    down = _squawk(("downgrade", "head:base"), "squawk-down.toml")
+    return Outcome(up.status | down.status, f"{up.text}\n{down.text}".strip())
 
 
-def _squawk(revisions: str, *options: str) -> Outcome:
-    alembic = ("python", "-m", "alembic", "-c", "migrations/alembic.ini", "upgrade", revisions, "--sql")
+def _squawk(revisions: tuple[str, str], config: str) -> Outcome:
     sql = subprocess.run(
-        [str(BIN / alembic[0]), *alembic[1:]], cwd=ROOT, capture_output=True, text=True, check=False,
+        [str(BIN / "python"), "-m", "alembic", "-c", "migrations/alembic.ini", *revisions, "--sql"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
         env={**os.environ, "DATABASE_URL": "postgresql://nobody@localhost/none"},
     )  # fmt: skip
     if sql.returncode != 0:
@@ -109,7 +88,7 @@ def _squawk(revisions: str, *options: str) -> Outcome:
     with tempfile.NamedTemporaryFile("w", suffix=".sql") as file:
         file.write(sql.stdout)
         file.flush()
-        return _only_failures(command("squawk", "--reporter", "gcc", *options, file.name))
+        return _only_failures(command("squawk", "-c", f"migrations/{config}", "--reporter", "gcc", file.name))
 
 
 def compose() -> Outcome:
