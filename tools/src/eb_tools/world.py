@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import aiohttp
+
 from eb_contracts.ids import new_id
 
 from .client import Api, ApiProblem, Credentials, Json, Mailbox, Person, sign_in
@@ -153,7 +155,7 @@ class World:
                 if problem.status < 500 and problem.status != 429:
                     raise
                 last: Exception = problem
-            except (TimeoutError, OSError) as error:
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 last = error
             await asyncio.sleep(min(0.1 * (attempt + 1), 1.0))
         raise last
