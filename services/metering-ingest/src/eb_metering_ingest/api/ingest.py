@@ -140,7 +140,7 @@ def split(context: ServiceContext, batch_id: UUID, events: Sequence[AcceptedEven
         by_partition.setdefault(partition_of(event.org_id), []).append(event)
     received_at, trace_id = context.clock.now(), current_trace().trace_id
     return [
-        BatchAccepted.model_construct(
+        BatchAccepted.trusted(
             partition=partition,
             batch_id=batch_id,
             received_at=received_at,

@@ -154,7 +154,7 @@ def record(offers: Iterable[Offer]) -> Recorded:
 
 def _usage_record(total: _Sum) -> UsageRecord:
     first = total.first
-    return UsageRecord.model_construct(
+    return UsageRecord.trusted(
         usage_id=total.usage_id,
         org_id=first.org_id,
         project_id=first.project_id,
