@@ -10,13 +10,16 @@ import sys
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from eb_contracts.ids import new_id, partition_of
 from eb_contracts.metering import AcceptedEvent, BatchAccepted
 from eb_kit.testing import free_port
 from eb_kit.testing_db import ClonedDatabase
 from eb_metering_ingest import flows
+from eb_metering_ingest.domain.progress import Progress
 from eb_metering_ingest.domain.recording import Received
+from eb_metering_ingest.store import progress
 
 from .world import World, metering, until
 
@@ -155,3 +158,28 @@ async def test_a_writer_killed_again_and_again_loses_and_doubles_nothing(
         await writer.wait()
         assert await recorded(world) == await published(world) == (Decimal(6000), 4000)
         assert await world.fetchval("SELECT sum(duplicates) FROM event_key") == 0
+
+
+async def test_an_event_is_followed_to_its_charge_and_its_entries_whatever_comes_first(
+    fresh_db: ClonedDatabase, fresh_bus: str
+) -> None:
+    async with metering(fresh_db, fresh_bus) as world:
+        event = world.event()
+        await world.send([event])
+        usage_id = (await world.recorded(event["request_id"]))["usage_id"]
+        entry_id = new_id()
+        charged = {(world.org_id, UUID(usage_id)): Progress(usage_id, is_priced=True)}
+        posted = {(world.org_id, UUID(usage_id)): Progress(usage_id, entry_ids=[entry_id])}
+        for news, status in (
+            (charged, "priced"),
+            (posted, "ledgered"),
+            (charged, "ledgered"),
+            (posted, "ledgered"),
+        ):
+            async with world.client.context.begin("system:test") as tx:
+                await progress.update_progress(tx, news)
+            seen = await world.recorded(event["request_id"], status)
+            assert seen["charge_id"] == usage_id
+        assert seen["entry_ids"] == [str(entry_id)]
+        _, page = await world.get("/metering/events", status="ledgered")
+        assert [item["request_id"] for item in page["items"]] == [event["request_id"]]
