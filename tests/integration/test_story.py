@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import secrets
 from decimal import Decimal
 from typing import Any
 
@@ -62,9 +63,9 @@ async def test_the_same_batches_again_change_no_sum(world: World, owner: Any) ->
     assert await broken(owner) == {}
 
 
-async def test_one_event_leads_to_its_charge_its_lines_and_its_trace(world: World, owner: Any) -> None:
+async def test_one_event_leads_to_its_charge_its_lines_and_its_trace(world: World, stack: Any) -> None:
     member, skus, _ = await billed_org(world)
-    trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
+    trace_id = secrets.token_hex(16)
     [usage] = usage_of(member, skus, 1)
     await world.api.post(
         "/metering/events",
@@ -89,6 +90,9 @@ async def test_one_event_leads_to_its_charge_its_lines_and_its_trace(world: Worl
     )
     assert entry["charge_id"] == status["charge_id"]
     assert Decimal(entry["quantity"]) == Decimal(usage["quantity"])
+    for service in ("metering-ingest", "pricing", "ledger"):
+        log = (stack.run_dir / "logs" / f"{service}.log").read_text()
+        assert any(trace_id in line and "take handled" in line for line in log.splitlines()), service
 
 
 async def test_another_tenant_sees_nothing(world: World, owner: Any) -> None:
