@@ -22,7 +22,7 @@ KIT_NOT_KEPT = {"outbox", "inbox", "idempotency_key", "known", "read_model"}
 NOT_KEPT = {
     "auth.session", "auth.refresh_token", "auth.login_code", "auth.signing_key", "auth.mail_waiting",
     "auth.attempt_window",
-    "ledger.parked_charge", "ledger.invariant_check", "metering_ingest.spool", "estimator.pricing_estimate",
+    "ledger.parked_charge", "ledger.invariant_check", "estimator.pricing_estimate",
     "estimator.counter",
 }  # fmt: skip
 """What the revisions' docstrings say a downgrade can't keep."""

@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from eb_kit.testing_db import ClonedDatabase
+from eb_kit.testing_db import ClonedDatabase, TestDatabase
 from kit_tables import SCHEMAS
 
 from .rows import Rows, Table, numeric_columns, tables
@@ -24,6 +24,14 @@ SEED_AUDITED = (
     "domain_verify.domain_claim", "catalog.org_business_model", "catalog.plan_sku", "catalog.org_entitlement",
     "ledger.commission_rate",
 )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+async def shared_db(database: TestDatabase) -> AsyncIterator[ClonedDatabase]:
+    """One database for the tests that are refused everything and so change nothing."""
+    clone = await database.clone()
+    yield clone
+    await database.drop(clone)
 
 
 @asynccontextmanager
@@ -47,11 +55,13 @@ async def filled(owner: asyncpg.Connection[Any]) -> Rows:
 
 @pytest.mark.parametrize("schema", SCHEMAS)
 async def test_a_services_role_is_refused_at_every_foreign_table(
-    fresh_db: ClonedDatabase, owner: asyncpg.Connection[Any], schema: str
+    shared_db: ClonedDatabase, schema: str
 ) -> None:
+    owner = await asyncpg.connect(shared_db.owner_dsn)
     foreign = [table for table in await tables(owner, *FOREIGN) if table.schema != schema]
+    await owner.close()
     assert len(foreign) > 60
-    async with as_service(fresh_db, schema) as service:
+    async with as_service(shared_db, schema) as service:
         for table in foreign:
             for touch in (
                 "SELECT 1 FROM {}",
@@ -64,11 +74,11 @@ async def test_a_services_role_is_refused_at_every_foreign_table(
 
 
 @pytest.mark.parametrize("schema", SCHEMAS)
-async def test_a_service_has_no_rights_to_change_the_schema(
-    fresh_db: ClonedDatabase, owner: asyncpg.Connection[Any], schema: str
-) -> None:
+async def test_a_service_has_no_rights_to_change_the_schema(shared_db: ClonedDatabase, schema: str) -> None:
+    owner = await asyncpg.connect(shared_db.owner_dsn)
     own = await tables(owner, schema)
-    async with as_service(fresh_db, schema) as service:
+    await owner.close()
+    async with as_service(shared_db, schema) as service:
         for make in (f"CREATE TABLE {schema}.x ()", "CREATE TABLE public.x ()", "CREATE SCHEMA x"):
             with pytest.raises(REFUSED):
                 await service.execute(make)
@@ -84,8 +94,8 @@ async def test_a_service_has_no_rights_to_change_the_schema(
 
 
 @pytest.mark.parametrize("schema", SCHEMAS)
-async def test_a_service_can_not_change_what_was_audited(fresh_db: ClonedDatabase, schema: str) -> None:
-    async with as_service(fresh_db, schema) as service:
+async def test_a_service_can_not_change_what_was_audited(shared_db: ClonedDatabase, schema: str) -> None:
+    async with as_service(shared_db, schema) as service:
         for write in ("UPDATE audit_entry SET actor = 'x'", "DELETE FROM audit_entry"):
             with pytest.raises(REFUSED):
                 await service.execute(write)
@@ -210,8 +220,10 @@ async def test_a_month_is_made_while_a_transaction_inserts(
         "platform.attach_partition('pricing', 'outbox', 'x', 'a', 'b')",
     ],
 )
-async def test_a_service_makes_partitions_of_its_own_tables_only(fresh_db: ClonedDatabase, call: str) -> None:
-    async with as_service(fresh_db, "pricing") as service:
+async def test_a_service_makes_partitions_of_its_own_tables_only(
+    shared_db: ClonedDatabase, call: str
+) -> None:
+    async with as_service(shared_db, "pricing") as service:
         with pytest.raises(REFUSED):
             await service.execute(f"SELECT {call}")
 

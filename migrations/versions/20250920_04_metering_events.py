@@ -1,8 +1,8 @@
-"""Metered events by month, their idempotency for ever, dead letters, the spool, and the estimates' cache.
+"""Metered events by month, their idempotency for ever, dead letters, and the estimates' cache.
 
 Revision: 20250920_04, after 20250920_03.
 Downgrade: events, their keys, conflicts and dead letters are kept aside and brought back by the next upgrade.
-Not kept: cached estimates (computed again) and batches still in the spool.
+Not kept: cached estimates (computed again).
 """
 
 from kit_tables import drop, finite, keep, months, restore, run
@@ -27,7 +27,7 @@ def downgrade() -> None:
     """Set events, keys and dead letters aside, then drop."""
     keep(revision, "metering_ingest", *KEPT)
     drop("estimator", "pricing_estimate")
-    drop("metering_ingest", "spool", *reversed(KEPT))
+    drop("metering_ingest", *reversed(KEPT))
     run("""
         DROP TYPE metering_ingest.event_source;
         DELETE FROM platform.monthly WHERE table_name = 'metering_ingest.metering_event'
@@ -121,18 +121,9 @@ CREATE UNIQUE INDEX dead_letter_content_key
     ON metering_ingest.dead_letter (org_id, request_id, content_hash) NULLS NOT DISTINCT;
 CREATE INDEX dead_letter_by_org ON metering_ingest.dead_letter (org_id, dead_letter_id);
 
-CREATE TABLE metering_ingest.spool (
-    spool_id uuid PRIMARY KEY,
-    partition smallint NOT NULL,
-    body bytea NOT NULL,
-    headers jsonb NOT NULL,
-    created_at timestamptz NOT NULL
-);
-
 GRANT SELECT, INSERT ON metering_ingest.metering_event TO eb_metering_ingest;
 GRANT SELECT, INSERT, UPDATE ON metering_ingest.event_key, metering_ingest.event_conflict,
     metering_ingest.usage_record, metering_ingest.dead_letter TO eb_metering_ingest;
-GRANT SELECT, INSERT, UPDATE, DELETE ON metering_ingest.spool TO eb_metering_ingest;
 """
 
 ESTIMATE = """
