@@ -29,6 +29,8 @@ from .telemetry import Trace
 log = structlog.get_logger(__name__)
 
 POLL_S = 1.0
+SHARED_S = 0.05
+MOST_BYTES = 8 * 1024 * 1024
 PUBLISH_S = 3.0
 REDRIVE = timedelta(hours=72)
 HELD_BACK_S = 30.0
@@ -45,10 +47,14 @@ LOCK_LANES = """
     SELECT lane::int FROM generate_series(0, $2::int - 1) AS lane WHERE pg_try_advisory_xact_lock($1, lane)
 """
 TAKE = """
-    SELECT outbox_id, lane, exchange, routing_key, type, subject, body, headers::text AS headers, created_at
-      FROM outbox
-     WHERE sent_at IS NULL AND lane = ANY($1) AND outbox_id <> ALL($2::uuid[])
-     ORDER BY outbox_id LIMIT $3
+    SELECT * FROM (
+        SELECT *, sum(octet_length(body)) OVER (ORDER BY outbox_id) - octet_length(body) AS bytes_before
+          FROM (SELECT outbox_id, lane, exchange, routing_key, type, subject, body, headers::text AS headers,
+                       created_at
+                  FROM outbox
+                 WHERE sent_at IS NULL AND lane = ANY($1) AND outbox_id <> ALL($2::uuid[])
+                 ORDER BY outbox_id LIMIT $3) AS waiting) AS measured
+     WHERE bytes_before < $4 ORDER BY outbox_id
 """
 MARK = "UPDATE outbox SET sent_at = $2 WHERE outbox_id = ANY($1::uuid[])"
 MEASURE = """
@@ -90,6 +96,7 @@ class Relay:
         self._lock_class = zlib.crc32(f"outbox:{service}".encode()) - 2**31
         self._wanted = asyncio.Event()
         self._held_back: dict[UUID, float] = {}
+        self._is_shared = False
 
     def wake(self) -> None:
         """Say that a transaction has just left rows."""
@@ -101,7 +108,7 @@ class Relay:
             await self._publisher.wait_until_usable()
             self._wanted.clear()
             try:
-                while await self.send_some() == WINDOW:
+                while await self.send_some():
                     pass
             except WEATHER as error:
                 log.warning("relay met bad weather", error=repr(error))
@@ -109,19 +116,21 @@ class Relay:
 
     async def _rest(self) -> None:
         try:
-            async with asyncio.timeout(POLL_S):
+            async with asyncio.timeout(SHARED_S if self._is_shared else POLL_S):
                 await self._wanted.wait()
         except TimeoutError:
             return
 
     async def send_some(self) -> int:
-        """Send up to a window of rows and mark those confirmed; give how many were confirmed.
+        """Send up to a window of rows, 8 MiB and a bit, and mark those confirmed; give how many were confirmed.
 
-        Holds the advisory locks of its lanes until the marks are committed, 3 s and a bit at most.
+        Holds the advisory locks of its lanes until the marks are committed, 3 s and a bit at most. Where another
+        relay holds lanes, it may just have passed over rows of ours: then the next rest is short.
         """
         async with self._pool.acquire() as connection, connection.transaction():
             lanes = [row[0] for row in await connection.fetch(LOCK_LANES, self._lock_class, LANES)]
-            rows = await connection.fetch(TAKE, lanes, self._now_held_back(), WINDOW)
+            self._is_shared = len(lanes) < LANES
+            rows = await connection.fetch(TAKE, lanes, self._now_held_back(), WINDOW, MOST_BYTES)
             if not rows:
                 return 0
             sent = await self._send([_envelope(row) for row in rows])

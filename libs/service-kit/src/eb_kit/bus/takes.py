@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+import asyncpg
 import structlog
 from pydantic import ValidationError
 
@@ -130,7 +131,7 @@ class Taker:
             except WEATHER as error:
                 tries += 1
                 log.warning("take held", family=self._family.name, messages=len(take), error=repr(error))
-                if tries >= STUBBORN and await self._database_works():
+                if tries >= _patience(error) and await self._database_works():
                     raise (_Split if len(take) > 1 else _Held)(repr(error)) from error
                 metrics.HELD.labels(*self._labels).set(len(take))
                 await _pause(pause_s, is_over)
@@ -244,6 +245,11 @@ class DeadImporter:
                 pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
             else:
                 return
+
+
+def _patience(error: BaseException) -> int:
+    """Say how often the same take is tried in such weather; one that took too long is too large."""
+    return 1 if isinstance(error, TimeoutError | asyncpg.QueryCanceledError) else STUBBORN
 
 
 async def _pause(seconds: float, is_over: Callable[[], bool]) -> None:
