@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -9,6 +10,7 @@ from uuid import UUID
 import pytest
 
 from eb_catalog import flows
+from eb_catalog.consumers import handlers
 from eb_catalog.store import orgs
 from eb_contracts.catalog import OrgTermsAssigned, RetailTermsAssigned, SkuChanged, TermsDefined
 from eb_contracts.ids import new_id
@@ -312,3 +314,54 @@ async def test_the_same_wish_twice_announces_once(catalog: Catalog) -> None:
     org_id, model_id, plan_id = await assigned_org(catalog)
     await catalog.assign(org_id, model_id, plan_id)
     assert len(await catalog.announced(OrgTermsAssigned)) == 1
+
+
+async def test_organisations_assigned_at_once_while_a_version_is_published_all_end_on_it(
+    catalog: Catalog,
+) -> None:
+    _, model_id, plan_id = await assigned_org(catalog)
+    await catalog.ask("PUT", f"/catalog/plans/{plan_id}/skus/sms", PER_UNIT | {"overage_price": "0.5"})
+    made = [await catalog.org() for _ in range(8)]
+    await asyncio.gather(
+        *(catalog.assign(org_id, model_id, plan_id) for org_id in made[:4]),
+        catalog.publish(plan_id),
+        catalog.put_sku("mail", retail="0.7"),
+        *(catalog.assign(org_id, model_id, plan_id) for org_id in made[4:]),
+    )
+    for org_id in made:
+        assert (await catalog.terms(org_id, "2026-12-10T00:00:00Z"))["version"] == 2
+    facts = await catalog.announced(OrgTermsAssigned)
+    keys = [(fact.org_id, fact.version) for fact in facts]
+    assert len(keys) == len(set(keys))
+    hashes = [fact.terms_hash for fact in await catalog.announced(TermsDefined)]
+    assert len(hashes) == len(set(hashes))
+
+
+async def test_two_first_plans_at_once_leave_one_in_force(catalog: Catalog) -> None:
+    await catalog.put_sku("sms")
+    model_id = await catalog.model()
+    plans = [await catalog.plan(model_id, {"sms": PER_UNIT | {"overage_price": str(n)}}) for n in range(3)]
+    org_id = await catalog.org()
+    answers = await asyncio.gather(*(catalog.assign(org_id, model_id, plan_id) for plan_id in plans))
+    assert sorted(answer["effective_at"] for answer in answers) == [NOVEMBER, DECEMBER, DECEMBER]
+    (first,) = [answer["plan_id"] for answer in answers if answer["effective_at"] == NOVEMBER]
+    assert (await catalog.terms(org_id))["plan_id"] == first
+    newest = (await catalog.announced(OrgTermsAssigned))[-1]
+    assert [step.effective_at.month for step in newest.assignments] == [10, 11]
+
+
+async def test_a_rebuilt_reader_gets_every_fact_again_page_by_page(catalog: Catalog) -> None:
+    await assigned_org(catalog)
+    lists = handlers.owned
+    async with catalog.client.context.begin("system:catalog") as tx:
+        for entity, fact in (
+            ("sku", SkuChanged),
+            ("terms", TermsDefined),
+            ("org_terms", OrgTermsAssigned),
+            ("retail_terms", RetailTermsAssigned),
+        ):
+            sent = {one.entity_id: one for one in await catalog.announced(fact)}
+            again: list[Any] = []
+            while page := await lists[entity](tx, again[-1].entity_id if again else None, 1):
+                again += page
+            assert {one.entity_id: one for one in again} == sent
