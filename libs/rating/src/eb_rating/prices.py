@@ -129,7 +129,7 @@ class OrgPrices:
         self._retail = retail
         self._terms = terms
         self._periods: dict[datetime, str] = {}
-        self._priced: dict[tuple[str, str], Priced | None] = {}
+        self._priced: dict[tuple[str, str], Priced] = {}
 
     def period_of(self, instant: datetime) -> str:
         """Give the billing period of an instant."""
@@ -143,10 +143,11 @@ class OrgPrices:
     def priced(self, sku: str, period: str) -> Priced | TermsMissing | None:
         """Find what prices a SKU in a period; None where nothing names it."""
         key = (sku, period)
-        if key in self._priced:
-            return self._priced[key]
+        priced: Priced | TermsMissing | None = self._priced.get(key)
+        if priced is not None:
+            return priced
         priced = self._look_up(sku, period)
-        if not isinstance(priced, TermsMissing):
+        if isinstance(priced, Priced):
             if len(self._priced) >= MOST_REMEMBERED:
                 self._priced.clear()
             self._priced[key] = priced

@@ -23,7 +23,7 @@ from eb_kit.tx import Tx
 from eb_rating.prices import OrgPrices, PriceBook, Priced, TermsMissing
 
 from . import store
-from .domain.counters import Counter, CounterKey, Rated, adjust, needs_new_taxes, rate_all
+from .domain.counters import Counter, CounterKey, Priceable, Rated, adjust, needs_new_taxes, rate_all
 from .domain.waiting import Waiting
 
 log = structlog.get_logger(__name__)
@@ -36,9 +36,9 @@ PARKED = prometheus_client.Counter("eb_pricing_unrated_total", "Usage records pa
 
 
 class Work(NamedTuple):
-    """Usage that can be rated, with what prices it, and usage that waits."""
+    """Usage that can be priced, by counter, and usage that waits."""
 
-    rateable: list[tuple[UsageRecord, Priced]]
+    priceable: list[Priceable]
     waiting: list[Waiting]
 
 
@@ -49,7 +49,7 @@ async def rate_records(tx: Tx, records: Sequence[UsageRecord]) -> list[Waiting]:
     """
     await store.lock_terms_shared(tx)
     work = await sort_out(tx, _distinct(records))
-    refused = await _rate(tx, work.rateable) if work.rateable else []
+    refused = await _rate(tx, work.priceable) if work.priceable else []
     waiting = [*work.waiting, *refused]
     if waiting:
         await _park(tx, waiting)
@@ -71,15 +71,20 @@ async def sort_out(tx: Tx, records: Sequence[UsageRecord]) -> Work:
 
 
 def _sorted_out(prices_by_org: Mapping[UUID, OrgPrices], records: Sequence[UsageRecord]) -> Work:
-    work = Work([], [])
+    """Group records by what prices them: one object per counter, but where memory was cleared between."""
+    groups: dict[int, Priceable] = {}
+    waiting: list[Waiting] = []
     for record in records:
         prices = prices_by_org.get(record.org_id)
         priced = prices and prices.priced(record.sku, prices.period_of(record.minute))
-        if isinstance(priced, Priced):
-            work.rateable.append((record, priced))
+        if not isinstance(priced, Priced):
+            waiting.append(Waiting(record, priced.hashes if isinstance(priced, TermsMissing) else ()))
+        elif (group := groups.get(id(priced))) is not None:
+            group.records.append(record)
         else:
-            work.waiting.append(Waiting(record, priced.hashes if isinstance(priced, TermsMissing) else ()))
-    return work
+            key = CounterKey(record.org_id, record.sku, priced.period)
+            groups[id(priced)] = Priceable(key, priced, [record])
+    return Work(list(groups.values()), waiting)
 
 
 def _book(tx: Tx) -> PriceBook:
@@ -126,19 +131,18 @@ async def _park(tx: Tx, waiting: Sequence[Waiting]) -> None:
     )
 
 
-async def _rate(tx: Tx, rateable: Sequence[tuple[UsageRecord, Priced]]) -> list[Waiting]:
-    keys = {_key(record, priced): priced.terms.currency for record, priced in rateable}
-    counters = await _lock_or_make(tx, keys)
-    charged = await store.find_charged(tx, [record for record, _ in rateable])
-    due = [(record, priced) for record, priced in rateable if record.usage_id not in charged]
+async def _rate(tx: Tx, priceable: Sequence[Priceable]) -> list[Waiting]:
+    counters = await _lock_or_make(tx, {group.key: group.priced.terms.currency for group in priceable})
+    charged = await store.find_charged(tx, [record for group in priceable for record in group.records])
+    due = [_without(group, charged) for group in priceable] if charged else priceable
     before = dict(counters)
     rated, refused = rate_all(counters, due, tx.minute)
     await write(tx, [counter for key, counter in counters.items() if counter is not before[key]], rated)
     return refused
 
 
-def _key(record: UsageRecord, priced: Priced) -> CounterKey:
-    return CounterKey(record.org_id, record.sku, priced.period)
+def _without(group: Priceable, charged: set[UUID]) -> Priceable:
+    return group._replace(records=[record for record in group.records if record.usage_id not in charged])
 
 
 async def _lock_or_make(tx: Tx, keys: dict[CounterKey, str]) -> dict[CounterKey, Counter]:
@@ -163,8 +167,8 @@ async def write(tx: Tx, counters: Sequence[Counter], rated: Sequence[Rated]) -> 
     if rated:
         await store.insert_charges(tx, rated)
         tx.publish(*_messages([one.charge for one in rated]))
-    for kind in ("usage", "adjustment"):
-        CHARGES.labels(kind).inc(sum(1 for one in rated if one.charge.kind == kind))
+    for kind, count in Total(one.charge.kind for one in rated).items():
+        CHARGES.labels(kind).inc(count)
 
 
 def _messages(charges: Iterable[Charge]) -> Iterator[ChargePriced]:

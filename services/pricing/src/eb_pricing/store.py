@@ -70,12 +70,12 @@ async def insert_counters_once(tx: Tx, keys: Mapping[CounterKey, str]) -> None:
 
     Where no row is, FOR UPDATE locks nothing, and two first charges would both win.
     """
-    ordered = sorted(keys)
     await tx.execute(
         "INSERT INTO counter (org_id, sku, period, currency)"
-        " SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[]) ON CONFLICT DO NOTHING",
-        *_columns(ordered, 3),
-        [keys[key] for key in ordered],
+        " SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[]) ORDER BY 1, 2, 3"
+        " ON CONFLICT DO NOTHING",
+        *_columns(list(keys), 3),
+        list(keys.values()),
     )
 
 
@@ -87,14 +87,14 @@ _COUNTER = (
 
 async def lock_counters(tx: Tx, keys: Iterable[CounterKey]) -> dict[CounterKey, Counter]:
     """Lock counters until `tx` ends, in key order; those that don't exist are left out."""
-    ordered = sorted(keys)
+    wanted = list(keys)
     rows = await tx.fetch(
         f"SELECT k.place, {_COUNTER} FROM unnest($1::uuid[], $2::text[], $3::text[])"  # noqa: S608 - constants
         " WITH ORDINALITY AS k (org_id, sku, period, place) JOIN counter AS c USING (org_id, sku, period)"
         " ORDER BY org_id, sku, period FOR UPDATE OF c",
-        *_columns(ordered, 3),
+        *_columns(wanted, 3),
     )
-    found = ((ordered[row["place"] - 1], row) for row in rows)
+    found = ((wanted[row["place"] - 1], row) for row in rows)
     return {key: _counter(key, row) for key, row in found}
 
 
@@ -161,9 +161,14 @@ CHARGE_COLUMNS = (
 )  # fmt: skip
 
 
+NOT_YET = frozenset({"waived_amount", "credit_applied"})
+"""Columns that nothing fills yet; they are 0 by default."""
+COPIED = tuple(name for name in CHARGE_COLUMNS if name not in NOT_YET)
+
+
 async def insert_charges(tx: Tx, rated: Iterable[Rated]) -> None:
     """Insert charges at COPY speed; a charge that is there already ends the transaction."""
-    await tx.copy("charge", CHARGE_COLUMNS, [_charge_row(one, tx.now) for one in rated])
+    await tx.copy("charge", COPIED, [_charge_row(one, tx.now) for one in rated])
 
 
 def _charge_row(rated: Rated, now: datetime) -> tuple[object, ...]:
@@ -171,10 +176,9 @@ def _charge_row(rated: Rated, now: datetime) -> tuple[object, ...]:
     counter = charge.counter
     return (
         charge.charge_id, charge.org_id, charge.project_id, charge.sku, charge.period, charge.time, charge.kind,
-        charge.quantity, charge.event_count, charge.currency, charge.amount_gross, charge.waived_amount,
-        charge.credit_applied, charge.tax_amount, charge.tax_code, tax.rate, tax.gross, charge.terms_hash,
-        counter.quantity, counter.events, counter.charged, counter.version, charge.reason, charge.actor,
-        charge.trace_ids, now,
+        charge.quantity, charge.event_count, charge.currency, charge.amount_gross, charge.tax_amount,
+        charge.tax_code, tax.rate, tax.gross, charge.terms_hash, counter.quantity, counter.events,
+        counter.charged, counter.version, charge.reason, charge.actor, charge.trace_ids, now,
     )  # fmt: skip
 
 

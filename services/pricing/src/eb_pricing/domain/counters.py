@@ -15,7 +15,7 @@ from eb_contracts.ids import new_id
 from eb_contracts.metering import UsageRecord
 from eb_contracts.pricing import Charge, CounterState
 from eb_rating import Counter as Sums
-from eb_rating import Terms, charge, tax_target
+from eb_rating import charge, tax_target
 from eb_rating.prices import Priced
 
 from .waiting import Waiting
@@ -77,8 +77,16 @@ class Rated(NamedTuple):
     tax: TaxSum
 
 
+class Priceable(NamedTuple):
+    """Usage records of one counter, in the order they came, and what prices them."""
+
+    key: CounterKey
+    priced: Priced
+    records: list[UsageRecord]
+
+
 def rate_all(
-    counters: dict[CounterKey, Counter], usage: Iterable[tuple[UsageRecord, Priced]], minute: datetime
+    counters: dict[CounterKey, Counter], usage: Iterable[Priceable], minute: datetime
 ) -> tuple[list[Rated], list[Waiting]]:
     """Charge record by record, moving `counters`; give the charges, and what would pass the bounds.
 
@@ -86,18 +94,20 @@ def rate_all(
     """
     rated: list[Rated] = []
     refused: list[Waiting] = []
-    for record, priced in usage:
-        key = CounterKey(record.org_id, record.sku, priced.period)
+    for key, priced, records in usage:
         counter = counters[key]
-        adjusting: list[Rated] = []
-        if not counter.is_rated_by(priced):
-            counter, adjusting = adjust(counter, priced, minute)
-        counter, charged = rate_usage(counter, record, priced)
-        if counter.is_bounded():
-            counters[key] = counter
-            rated += [*adjusting, charged]
-        else:
-            refused.append(Waiting(record, is_out_of_bounds=True))
+        for record in records:
+            adjusting: list[Rated] = []
+            moved = counter
+            if not counter.is_rated_by(priced):
+                moved, adjusting = adjust(counter, priced, minute)
+            moved, charged = rate_usage(moved, record, priced)
+            if moved.is_bounded():
+                counter = moved
+                rated += [*adjusting, charged]
+            else:
+                refused.append(Waiting(record, is_out_of_bounds=True))
+        counters[key] = counter
     return rated, refused
 
 
@@ -234,15 +244,18 @@ def _tax_of(
     rate, code = priced.tax_at(time)
     if rate is None:
         return code, taxes, ZERO
-    before = next((tax for tax in taxes if tax.rate == rate), TaxSum(rate))
-    after = _grown(before, due, priced.terms)
-    others = tuple(tax for tax in taxes if tax.rate != rate)
+    before, others = _split(taxes, rate)
+    gross = before.gross + due
+    after = TaxSum(rate, gross, tax_target(gross, priced.terms, rate))
     return code, (after, *others), after.taxed - before.taxed
 
 
-def _grown(tax: TaxSum, due: Decimal, terms: Terms) -> TaxSum:
-    gross = tax.gross + due
-    return TaxSum(tax.rate, gross, tax_target(gross, terms, tax.rate))
+def _split(taxes: tuple[TaxSum, ...], rate: Decimal) -> tuple[TaxSum, tuple[TaxSum, ...]]:
+    """Give the sum at a rate, and the others."""
+    if taxes and taxes[0].rate == rate:
+        return taxes[0], taxes[1:]
+    others = tuple(tax for tax in taxes if tax.rate != rate)
+    return next((tax for tax in taxes if tax.rate == rate), TaxSum(rate)), others
 
 
 def _sorted_out(charged_at: Iterable[tuple[datetime, Decimal]], priced: Priced) -> tuple[TaxSum, ...]:
