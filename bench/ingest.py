@@ -130,24 +130,33 @@ def make_bodies(members: list[Member], spread: str, batches: int, tag: str) -> l
     return bodies
 
 
-async def send_all(url: str, key: str, bodies: list[bytes], connections: int) -> list[float]:
-    """Send every body once, over so many connections at a time; give the latencies (s)."""
+async def send_all(url: str, key: str, bodies: list[bytes], connections: int) -> tuple[list[float], int]:
+    """Send every body until its 202, over so many connections at a time; give the latencies (s) and the 503s."""
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
     latencies: list[float] = []
+    put_off = 0
     waiting = iter(bodies)
 
     async def sender(http: aiohttp.ClientSession) -> None:
+        nonlocal put_off
         for body in waiting:
             started = time.perf_counter()
-            async with http.post(f"{url}/metering/events", data=body, headers=headers) as answer:
-                if answer.status != 202:
-                    raise SystemExit(f"{answer.status}: {await answer.text()}")
-                await answer.read()
+            while (status := await _post(http, f"{url}/metering/events", body, headers)) == 503:
+                put_off += 1
+                await asyncio.sleep(1)
+            if status != 202:
+                raise SystemExit(f"a batch was answered {status}")
             latencies.append(time.perf_counter() - started)
 
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=connections)) as http:
         await asyncio.gather(*(sender(http) for _ in range(connections)))
-    return latencies
+    return latencies, put_off
+
+
+async def _post(http: aiohttp.ClientSession, url: str, body: bytes, headers: dict[str, str]) -> int:
+    async with http.post(url, data=body, headers=headers) as answer:
+        await answer.read()
+        return answer.status
 
 
 SUMS = """
@@ -215,7 +224,7 @@ async def run(options: argparse.Namespace) -> int:
         events = len(bodies) * BATCH
         await asyncio.sleep(3)
         started = time.perf_counter()
-        latencies = await send_all(world.api.base_url, key, bodies, options.connections)
+        latencies, put_off = await send_all(world.api.base_url, key, bodies, options.connections)
         accepted_s = time.perf_counter() - started
         await wait_until_posted(owner, orgs, 0, events, options.timeout)
         total_s = time.perf_counter() - started
@@ -239,6 +248,7 @@ async def run(options: argparse.Namespace) -> int:
             "connections": options.connections,
             "end_to_end_ev_s": round(events / total_s),
             "accepted_ev_s": round(events / accepted_s),
+            "put_off": put_off,
             "p50_ms": round(quantiles[49] * 1000, 1),
             "p99_ms": round(quantiles[98] * 1000, 1),
             "ledger_lines": sums["lines"],

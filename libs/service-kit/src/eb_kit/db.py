@@ -56,6 +56,10 @@ async def _prepare(connection: asyncpg.Connection[Any]) -> None:
     )
 
 
+async def _keep(_: object) -> None:
+    """Nothing outlives a transaction here (settings and locks are its own), so nothing is to be reset."""
+
+
 async def open_pool(dsn: str, size: int) -> asyncpg.Pool[Any]:
     """Open a pool of up to `size` connections; raises one of WEATHER when PostgreSQL can't be reached."""
     pool = asyncpg.create_pool(
@@ -63,6 +67,7 @@ async def open_pool(dsn: str, size: int) -> asyncpg.Pool[Any]:
         min_size=1,
         max_size=size,
         init=_prepare,
+        reset=_keep,
         timeout=3,
         command_timeout=STATEMENT_TIMEOUT_S,
         max_inactive_connection_lifetime=300,

@@ -44,7 +44,13 @@ async def keep_running(name: str, work: Callable[[], Awaitable[None]]) -> None:
         except (Exception, asyncio.CancelledError) as error:
             if was_asked_to_stop(error):
                 raise
-            log.warning("task failed, starting again", task=name, error=repr(error), exc_info=error)
+            is_weather = isinstance(error, OSError | TimeoutError | asyncio.CancelledError)
+            log.warning(
+                "task failed, starting again",
+                task=name,
+                error=repr(error),
+                exc_info=None if is_weather else error,
+            )
         _end_if_cancelled()
         pause_s = (
             FIRST_PAUSE_S if loop.time() - started > HEALTHY_AFTER_S else min(pause_s * 2, LONGEST_PAUSE_S)
