@@ -1,7 +1,7 @@
 """Run the migrations: asyncpg through SQLAlchemy's async engine, one transaction per revision.
 
 Two runs at once wait for each other on an advisory lock. With `--sql` the statements are written out instead
-(the linter reads them so). The database is DATABASE_URL, the owner's.
+(the linter reads them so). The database is DATABASE_URL, the owner's, or the config's attribute `database_url`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ MIGRATION_LOCK = 7_205_209_202_509_200
 
 def database_url() -> str:
     """Give the owner's DSN with the driver that SQLAlchemy is to use."""
-    url = os.environ.get("DATABASE_URL", "postgresql://localhost/eb")
+    url = context.config.attributes.get("database_url") or os.environ.get(
+        "DATABASE_URL", "postgresql://localhost/eb"
+    )
     _, _, rest = url.partition("://")
     return f"postgresql+asyncpg://{rest}"
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+import alembic.command
 import asyncpg
 import pytest
+from alembic.config import Config
 
+import kit_tables
 from eb_contracts.ids import new_id
 from eb_kit.testing_db import ClonedDatabase, migrate
 from kit_tables import SCHEMAS
@@ -29,7 +33,9 @@ NOT_KEPT = {
 
 
 async def run(database: ClonedDatabase, command: str, revision: str) -> None:
-    await asyncio.to_thread(migrate, database.owner_dsn, command, revision)
+    config = Config(str(Path(kit_tables.__file__).parent / "alembic.ini"))
+    config.attributes["database_url"] = database.owner_dsn
+    await asyncio.to_thread(getattr(alembic.command, command), config, revision)
 
 
 async def all_rows(owner: asyncpg.Connection[Any]) -> dict[str, list[str]]:
@@ -124,7 +130,7 @@ async def test_two_migrations_at_once_wait_for_each_other(
     fresh_db: ClonedDatabase, owner: asyncpg.Connection[Any]
 ) -> None:
     await run(fresh_db, "downgrade", "20250920_05")
-    await asyncio.gather(run(fresh_db, "upgrade", "head"), run(fresh_db, "upgrade", "head"))
+    await asyncio.gather(*(asyncio.to_thread(migrate, fresh_db.owner_dsn) for _ in range(2)))
     assert await owner.fetchval("SELECT version_num FROM alembic_version") == "20250920_06"
 
 
