@@ -203,13 +203,13 @@ def run(stack: Stack) -> None:
     try:
         stack.up(tell, is_detached=False)
         load_and_show(stack.layout)
-        print("Ctrl-C ends it.")
+        tell("Ctrl-C ends it.")
         while stack.is_running:
             stack.tell_news(tell)
             time.sleep(0.2)
         raise Trouble(stack._why_it_ended())
     except KeyboardInterrupt:
-        print("\nending everything")
+        tell("\nending everything")
     finally:
         stack.down()
 
