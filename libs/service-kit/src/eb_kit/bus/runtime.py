@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 ASK_S = 0.5
+LOOK_S = 2.0
 LAST_WORDS_S = 2.0
 DIRECT_S = 1.5
 FACTS_AT_ONCE = Limits(max_messages=500, max_weight=500, linger_s=0.005, prefetch=500)
@@ -160,20 +161,22 @@ class Bus:
     async def _ask_for_snapshots(self) -> None:
         """Ask for what isn't complete, and see what has become so."""
         while True:
+            is_complete = False
             try:
-                await self._ask_once()
+                is_complete = await self._ask_once()
             except WEATHER as error:
                 log.warning("snapshots wait for the database", error=repr(error))
-            await asyncio.sleep(ASK_S)
+            await asyncio.sleep(LOOK_S if is_complete else ASK_S)
 
-    async def _ask_once(self) -> None:
+    async def _ask_once(self) -> bool:
         if not await readmodels.incomplete(self._context.pool, self._entities()):
-            return
+            return True
         async with self._context.begin(f"system:{self._context.service_name}") as tx:
             asked = await readmodels.ask_missing(tx, self._entities(), Clock.machine_now())
             await readmodels.settle(tx, Clock.machine_now())
         if asked:
             log.info("asked for snapshots", entities=asked)
+        return False
 
 
 def _kept(service: str, handlers: Handlers) -> dict[str, type[EntityFact]]:
