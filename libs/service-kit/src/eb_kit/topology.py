@@ -100,7 +100,7 @@ FACTS: Final[Mapping[str, tuple[type[EntityFact], ...]]] = {
     "catalog": STANDARD_FACTS,
     "metering-ingest": (*STANDARD_FACTS, auth.ProjectChanged),
     "pricing": (*STANDARD_FACTS, *_PRICES),
-    "ledger": (*STANDARD_FACTS, auth.ProjectChanged, catalog.SkuChanged),
+    "ledger": STANDARD_FACTS,
     "estimator": (*STANDARD_FACTS, *_PRICES),
 }
 """Which facts each service's read models hear; what a service `keeps` must stand here."""
