@@ -156,7 +156,8 @@ async def test_a_published_version_stands_and_the_next_one_counts_from_the_next_
     assert (await catalog.terms(org_id))["version"] == 1
     december = await catalog.terms(org_id, "2026-12-01T00:00:00Z")
     assert (december["version"], december["skus"]["sms"]["overage_price"]) == (2, "0.5")
-    assert await catalog.publish(plan_id) == 2
+    status, again = await catalog.ask("POST", f"/catalog/plans/{plan_id}:publish")
+    assert (status, again) == (200, {"plan_id": plan_id, "version": 2})
 
 
 async def test_a_version_published_at_once_counts_for_the_running_period(catalog: Catalog) -> None:

@@ -16,6 +16,13 @@ import asyncpg
 MIGRATIONS = Path(os.environ.get("EB_MIGRATIONS") or Path(__file__).resolve().parents[3] / "migrations")
 """The folder of alembic.ini; an image names its own."""
 HEAD = "head"
+UNUSABLE = (
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.InterfaceError,
+)
 
 
 def head_revision(versions: Path = MIGRATIONS / "versions") -> str:
@@ -47,8 +54,12 @@ def run_alembic(command: str, revision: str) -> None:
     """Run `upgrade` or `downgrade` with alembic; DATABASE_URL names the database."""
     import alembic.command
     from alembic.config import Config
+    from alembic.util import CommandError
 
-    getattr(alembic.command, command)(Config(str(MIGRATIONS / "alembic.ini")), revision)
+    try:
+        getattr(alembic.command, command)(Config(str(MIGRATIONS / "alembic.ini")), revision)
+    except CommandError as reason:
+        sys.exit(str(reason))
 
 
 def migrate(command: str, revision: str) -> None:
@@ -70,8 +81,8 @@ def main() -> None:
         sys.exit("DATABASE_URL is not set: it names the database, as its owner")
     try:
         migrate(*arguments)
-    except OSError as reason:
-        sys.exit(f"the database of DATABASE_URL does not answer: {reason}")
+    except (OSError, TimeoutError, *UNUSABLE) as reason:
+        sys.exit(f"the database of DATABASE_URL can't be used: {reason}")
 
 
 if __name__ == "__main__":

@@ -155,10 +155,10 @@ async def delete_plan_sku(request: web.Request) -> web.Response:
 async def publish_plan(request: web.Request) -> web.Response:
     """Freeze the draft as the next version, for every organisation on the plan from its next period (or at once).
 
-    Without an open draft nothing changes and the version that stands is given.
+    The body may be left out. Without an open draft nothing changes and the version that stands is given.
     """
     plan_id = path_uuid(request, "plan_id")
-    body = await read_body(request, Publish)
+    body = await read_body(request, Publish) if request.can_read_body else Publish()
     async with begin(request) as tx:
         await orgs.lock_inputs(tx, alone=True)
         plan = await plans.lock_plan(tx, plan_id)

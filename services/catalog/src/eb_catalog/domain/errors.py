@@ -50,7 +50,7 @@ class Unacceptable(Refusal):
 
     code = "body_invalid"
     kind = Kind.INVALID
-    title = "The body is not acceptable."
+    title = "The body does not fit this route."
 
     @classmethod
     def at(cls, pointer: str, code: str, detail: str) -> Unacceptable:
