@@ -18,9 +18,14 @@ Number = Annotated[Decimal, PlainSerializer(plain_text, return_type=str, when_us
 """An exact decimal; a string on the wire."""
 
 
+_set = object.__setattr__
+
+
 @cache
-def _defaults(body: type[BaseModel]) -> dict[str, Any]:
-    return {name: field.default for name, field in body.model_fields.items() if not field.is_required()}
+def _shape(body: type[BaseModel]) -> tuple[dict[str, Any], set[str]]:
+    """Give a body's defaults and the names of its fields."""
+    fields = body.model_fields
+    return {name: fields[name].default for name in fields if not fields[name].is_required()}, set(fields)
 
 
 class Body(BaseModel):
@@ -36,10 +41,11 @@ class Body(BaseModel):
         have, and takes three times as long.
         """
         made = cls.__new__(cls)
-        object.__setattr__(made, "__dict__", {**_defaults(cls), **values})
-        object.__setattr__(made, "__pydantic_fields_set__", set(values))
-        object.__setattr__(made, "__pydantic_extra__", None)
-        object.__setattr__(made, "__pydantic_private__", None)
+        defaults, names = _shape(cls)
+        _set(made, "__dict__", {**defaults, **values})
+        _set(made, "__pydantic_fields_set__", names)
+        _set(made, "__pydantic_extra__", None)
+        _set(made, "__pydantic_private__", None)
         return made
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
@@ -119,22 +120,26 @@ def _counter(key: CounterKey, row: asyncpg.Record) -> Counter:
 
 
 async def update_counters(tx: Tx, counters: Sequence[Counter]) -> None:
-    """Write locked counters as they now are."""
+    """Write locked counters as they now are. Decimals travel as text: asyncpg takes long over numeric."""
     taxes = [counter.taxes[0] if counter.taxes else TaxSum(None) for counter in counters]
     await tx.execute(
         "UPDATE counter AS c SET currency = u.currency, quantity = u.quantity, events = u.events,"
         " charged = u.charged, tax_rate = u.tax_rate, tax_base = u.tax_base, taxed = u.taxed,"
         " earlier_taxes = u.earlier_taxes::jsonb, terms_hash = u.terms_hash, retail_key = u.retail_key,"
         " version = u.version"
-        " FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::numeric[], $6::bigint[],"
-        " $7::numeric[], $8::numeric[], $9::numeric[], $10::numeric[], $11::text[], $12::text[], $13::text[],"
-        " $14::bigint[]) AS u (org_id, sku, period, currency, quantity, events, charged, tax_rate, tax_base,"
-        " taxed, earlier_taxes, terms_hash, retail_key, version)"
+        " FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[]::numeric[], $6::bigint[],"
+        " $7::text[]::numeric[], $8::text[]::numeric[], $9::text[]::numeric[], $10::text[]::numeric[],"
+        " $11::text[], $12::text[], $13::text[], $14::bigint[]) AS u (org_id, sku, period, currency,"
+        " quantity, events, charged, tax_rate, tax_base, taxed, earlier_taxes, terms_hash, retail_key, version)"
         " WHERE c.org_id = u.org_id AND c.sku = u.sku AND c.period = u.period",
         *_columns([counter.key for counter in counters], 3),
         [counter.currency for counter in counters],
-        *_columns([counter.sums for counter in counters], 3),
-        *_columns(taxes, 3),
+        [str(counter.sums.quantity) for counter in counters],
+        [counter.sums.events for counter in counters],
+        [str(counter.sums.charged) for counter in counters],
+        [None if tax.rate is None else str(tax.rate) for tax in taxes],
+        [str(tax.gross) for tax in taxes],
+        [str(tax.taxed) for tax in taxes],
         [write_json(counter.taxes[1:]) if counter.taxes[1:] else None for counter in counters],
         [counter.terms_hash for counter in counters],
         [counter.retail_key for counter in counters],
@@ -153,33 +158,28 @@ async def find_charged(tx: Tx, usage: Sequence[UsageRecord]) -> set[UUID]:
     return {usage[row["place"] - 1].usage_id for row in rows}
 
 
-CHARGE_COLUMNS = (
+SAME_IN_MESSAGE = (
     "charge_id", "org_id", "project_id", "sku", "period", "time", "kind", "quantity", "event_count", "currency",
-    "amount_gross", "waived_amount", "credit_applied", "tax_amount", "tax_code", "tax_rate", "tax_base",
-    "terms_hash", "counter_quantity", "counter_events", "counter_charged", "counter_version", "reason", "actor",
-    "trace_ids", "created_at",
+    "amount_gross", "tax_amount", "tax_code", "terms_hash", "reason", "actor", "trace_ids",
 )  # fmt: skip
-
-
-NOT_YET = frozenset({"waived_amount", "credit_applied"})
+BESIDE = (
+    "tax_rate", "tax_base", "counter_quantity", "counter_events", "counter_charged", "counter_version", "created_at",
+)  # fmt: skip
+NOT_YET = ("waived_amount", "credit_applied")
 """Columns that nothing fills yet; they are 0 by default."""
-COPIED = tuple(name for name in CHARGE_COLUMNS if name not in NOT_YET)
+CHARGE_COLUMNS = (*SAME_IN_MESSAGE, *BESIDE, *NOT_YET)
+_same_in_message = itemgetter(*SAME_IN_MESSAGE)
 
 
 async def insert_charges(tx: Tx, rated: Iterable[Rated]) -> None:
     """Insert charges at COPY speed; a charge that is there already ends the transaction."""
-    await tx.copy("charge", COPIED, [_charge_row(one, tx.now) for one in rated])
+    await tx.copy("charge", (*SAME_IN_MESSAGE, *BESIDE), [_charge_row(one, tx.now) for one in rated])
 
 
 def _charge_row(rated: Rated, now: datetime) -> tuple[object, ...]:
-    charge, tax = rated
-    counter = charge.counter
-    return (
-        charge.charge_id, charge.org_id, charge.project_id, charge.sku, charge.period, charge.time, charge.kind,
-        charge.quantity, charge.event_count, charge.currency, charge.amount_gross, charge.tax_amount,
-        charge.tax_code, tax.rate, tax.gross, charge.terms_hash, counter.quantity, counter.events,
-        counter.charged, counter.version, charge.reason, charge.actor, charge.trace_ids, now,
-    )  # fmt: skip
+    counter, tax = rated.charge.counter, rated.tax
+    state = (counter.quantity, counter.events, counter.charged, counter.version)
+    return (*_same_in_message(vars(rated.charge)), tax.rate, tax.gross, *state, now)
 
 
 async def list_gross_by_time(
