@@ -6,13 +6,12 @@ the raw ceiling is the same loop around one product of two Decimals.
 
 from __future__ import annotations
 
-import json
-import platform
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from decimal import Decimal
+
+from common import record
 
 from eb_rating import Counter, Terms, breakdown, charge, from_plain
 
@@ -68,30 +67,19 @@ def best_rate(work: Callable[[], None], count: int) -> int:
     return round(count / min(seconds))
 
 
-def commit() -> str:
-    """Name the commit that is measured."""
-    asked = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    return asked.stdout.strip() or "unknown"
-
-
 def main() -> int:
     """Measure and print; exit 1 if the first bar of 100,000 rates a second isn't met."""
     terms = five_tiers()
     rates = best_rate(lambda: charge_all(terms, RATES), RATES)
     ceiling = best_rate(lambda: multiply_all(RATES), RATES)
     result = {
-        "bench": "rating",
         "rates_per_s": rates,
         "explains_per_s": best_rate(lambda: explain_all(terms, 20_000), 20_000),
         "decimal_products_per_s": ceiling,
         "ratio": round(rates / ceiling, 3),
         "tiers": len(terms.tiers),
-        "python": platform.python_version(),
-        "commit": commit(),
     }
-    print(json.dumps(result))
+    record("rating", result)
     return 0 if rates >= 100_000 else 1
 
 
