@@ -19,6 +19,11 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from eb_kit.testing_db import ClonedDatabase
 from kit_tables import PARTITION_NAMES, SCHEMAS
 
+from .rows import tables
+
+KIT_TABLES = {
+    "outbox", "inbox", "bus_dead_letter", "idempotency_key", "known", "read_model", "audit_entry",
+}  # fmt: skip
 MIGRATIONS = Path(__file__).resolve().parents[1]
 ROOT = MIGRATIONS.parent
 CLOCK = re.compile(
@@ -79,6 +84,17 @@ async def test_no_default_asks_the_database_for_the_time(fresh_db: ClonedDatabas
     await owner.close()
     assert len(rows) > 10
     assert [row["at"] for row in rows if CLOCK.search(row["is"])] == []
+
+
+async def test_the_data_schema_page_names_every_table(fresh_db: ClonedDatabase) -> None:
+    owner = await asyncpg.connect(fresh_db.owner_dsn)
+    page = (ROOT / "docs" / "shards" / "02-data-schema.md").read_text().splitlines()
+    for schema in SCHEMAS:
+        (line,) = [line for line in page if line.startswith(f"| `{schema}` |")]
+        named = set(line.split("|")[3].strip().split(", "))
+        own = {table.name for table in await tables(owner, schema)} - KIT_TABLES
+        assert named == own, schema
+    await owner.close()
 
 
 @pytest.mark.parametrize("path", sorted((MIGRATIONS / "versions").glob("*.py")), ids=lambda path: path.stem)

@@ -34,7 +34,7 @@ RUNNING = f"{PREFIX}run-"
 MEMORY = Path("/dev/shm")  # noqa: S108  cloning a database there takes a twentieth of the time
 LEAST_FREE_BYTES = 2**30
 ABANDONED_AFTER_S = 600
-OUTDATED_AFTER_S = 36 * 3600
+UNUSED_AFTER_S = 6 * 3600
 MIGRATIONS = Path(__file__).resolve().parents[4] / "migrations"
 SERVER_OPTIONS = (
     "fsync=off", "full_page_writes=off", "synchronous_commit=off", "autovacuum=off", "max_connections=200",
@@ -191,6 +191,7 @@ async def cached_data() -> Path:
     """Give an initialised and migrated data folder, made once a day per state of the migrations."""
     cache = folder_for_server() / f"{PREFIX}data-{os.getuid()}-{migrations_digest()}"
     if cache.exists():
+        os.utime(cache)
         return cache
     draft = new_folder(f"{PREFIX}draft-")
     initialise(draft)
@@ -221,7 +222,7 @@ def copy_folder(source: Path, target: Path) -> None:
 
 
 def forget_old_folders() -> None:
-    """Remove cached folders of yesterday and before, and running ones that a killed run left behind."""
+    """Remove cached folders that weren't used for hours, and running ones that a killed run left behind."""
     for place in {folder_for_server(), folder_for_running()}:
         for folder in place.glob(f"{PREFIX}*"):
             if is_outdated(folder):
@@ -233,7 +234,7 @@ def is_outdated(folder: Path) -> bool:
     try:
         age_s = time.time() - folder.stat().st_mtime
         if not folder.name.startswith(RUNNING):
-            return age_s > OUTDATED_AFTER_S
+            return age_s > UNUSED_AFTER_S
         pid_file = folder / "postmaster.pid"
         return age_s > ABANDONED_AFTER_S and not (pid_file.exists() and is_alive(pid_file))
     except OSError:
