@@ -18,6 +18,7 @@ import pytest
 
 from eb_tools.stack import Stack
 
+pytestmark = pytest.mark.timeout(240)
 SECOND_START_S = 15
 ENDING_S = 40
 

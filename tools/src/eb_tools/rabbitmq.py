@@ -208,8 +208,8 @@ class PrivateRabbitMQ:
 
     async def _until_answering(self) -> None:
         url = f"http://{HOST}:{self.ports.management}/api/whoami"
-        auth = aiohttp.BasicAuth(ADMIN, self.password)
-        async with aiohttp.ClientSession(auth=auth) as session:
+        headers = {"Authorization": aiohttp.encode_basic_auth(ADMIN, self.password)}
+        async with aiohttp.ClientSession(headers=headers) as session:
             async for _ in _ticks():
                 with contextlib.suppress(aiohttp.ClientError, TimeoutError):
                     async with session.get(url, timeout=aiohttp.ClientTimeout(total=5)) as answer:

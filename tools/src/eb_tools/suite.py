@@ -10,6 +10,8 @@ from eb_tools.stack import Stack
 
 EVERYTHING = ("libs", "services", "tools", "migrations", "tests/integration", "tests/chaos/test_smoke.py")
 
+MOST_WORKERS = 4
+
 
 def main() -> None:
     """Forget what an earlier run left, then become pytest; arguments replace the list of folders."""
@@ -20,7 +22,9 @@ def main() -> None:
     chosen = sys.argv[1:] if any(not argument.startswith("-") for argument in sys.argv[1:]) else [
         *[name for name in EVERYTHING if (root / name).exists()], *sys.argv[1:]
     ]  # fmt: skip
-    os.execv(sys.executable, [sys.executable, "-m", "pytest", *chosen])  # noqa: S606
+    workers = str(min(os.cpu_count() or 1, MOST_WORKERS))
+    shared = ["-p", "eb_tools.grouping", "-n", workers, "--dist", "loadgroup"]
+    os.execv(sys.executable, [sys.executable, "-m", "pytest", *shared, *chosen])  # noqa: S606
 
 
 if __name__ == "__main__":
