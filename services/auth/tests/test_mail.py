@@ -16,8 +16,9 @@ from eb_auth.app import SERVICE
 from eb_auth.jobs import drop_expired, send_mails
 from eb_auth.settings import Settings
 from eb_kit.settings import load
-from eb_kit.testing import Client, free_port, running
+from eb_kit.testing import Client, running
 from eb_kit.testing_db import ClonedDatabase
+from eb_tools.ports import free_port
 
 from .conftest import NO_BROKER, AuthService
 

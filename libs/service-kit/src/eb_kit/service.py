@@ -41,8 +41,6 @@ COLLECT_AFTER = (50_000, 20, 20)
 """A take makes tens of thousands of objects that live until it ends: looking for cycles among them every 700
 takes a fifth of its time."""
 DOORS = frozenset({"api", "consumers", "jobs"})
-LARGEST_HEADER_BYTES = 64 * 1024
-"""More than the gateway lets through, so that an oversized token is refused by us, as a problem."""
 CONTEXT: web.AppKey[ServiceContext]
 Closer = Callable[[], Awaitable[None]]
 
@@ -113,13 +111,14 @@ class Process:
         self._service = service
         self._runners: list[web.AppRunner] = []
         self._closer: Closer | None = None
+        self.http_port = self.admin_port = 0
 
     async def start(self) -> None:
         """Open the admin port at once, then wait for the database, then open the doors."""
         from .web import admin_app
 
         context, settings = self.context, self.context.settings
-        await self._listen(admin_app(context), settings.admin_port)
+        self.admin_port = await self._listen(admin_app(context), settings.admin_port)
         await self._open_database()
         await self._open_bus()
         if self._service.on_start is not None:
@@ -132,7 +131,7 @@ class Process:
         context.is_started = True
         gc.freeze()
         gc.set_threshold(*COLLECT_AFTER)
-        log.info("service started", doors=sorted(context.doors), http_port=settings.http_port)
+        log.info("service started", doors=sorted(context.doors), http_port=self.http_port)
 
     async def _open_database(self) -> None:
         context = self.context
@@ -158,22 +157,17 @@ class Process:
 
         context = self.context
         app = make_app(context.service_name, self._service.routes, context)
-        await self._listen(app, context.settings.http_port)
+        self.http_port = await self._listen(app, context.settings.http_port)
 
-    async def _listen(self, app: web.Application, port: int) -> None:
-        runner = web.AppRunner(
-            app,
-            access_log=None,
-            auto_decompress=False,
-            handler_cancellation=False,
-            shutdown_timeout=10,
-            max_field_size=LARGEST_HEADER_BYTES,
-        )
+    async def _listen(self, app: web.Application, port: int) -> int:
+        """Open a port (0: any free one) and give it."""
+        from .web import Runner
+
+        runner = Runner(app)
         await runner.setup()
-        await web.TCPSite(
-            runner, self.context.settings.http_host, port, backlog=1024, reuse_port=False
-        ).start()
+        await web.TCPSite(runner, self.context.settings.http_host, port, backlog=1024).start()
         self._runners.append(runner)
+        return int(runner.addresses[0][1])
 
     async def stop(self) -> None:
         """Drain: not ready, finish what is in hand, then close. The admin port closes last."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import secrets
-import socket
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -32,11 +31,8 @@ from .settings import load
 TOKEN_LIFE_S = 300
 
 
-def free_port() -> int:
-    """Give a TCP port of 127.0.0.1 that nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _local(port: int) -> str:
+    return f"http://127.0.0.1:{port}"
 
 
 @dataclass
@@ -150,15 +146,14 @@ async def running(
     environ: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Client]:
     """Run a service in this process until the block ends; `environ` adds settings."""
-    ports = free_port(), free_port()
     settings = load(
         service.settings,
         {
             "EB_ENV": "local",
             "DATABASE_URL": database_url,
             "AMQP_URL": amqp_url,
-            "EB_HTTP_PORT": str(ports[0]),
-            "EB_ADMIN_PORT": str(ports[1]),
+            "EB_HTTP_PORT": "0",
+            "EB_ADMIN_PORT": "0",
             **(environ or {}),
         },
     )
@@ -166,9 +161,7 @@ async def running(
     try:
         await process.start()
         async with aiohttp.ClientSession() as http:
-            client = Client(
-                process.context, f"http://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}", http
-            )
+            client = Client(process.context, _local(process.http_port), _local(process.admin_port), http)
             await client.start()
             yield client
     finally:
