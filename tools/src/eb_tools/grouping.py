@@ -6,16 +6,22 @@ test at a time, after the others have been handed out.
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
-from eb_tools.paths import repository
-
-STACK = repository() / "tests"
+STACK = "tests/"
 
 
-@pytest.hookimpl(tryfirst=True)  # before the workers write the groups into the names
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each test its group."""
-    for item in items:
-        group = "stack" if item.path.is_relative_to(STACK) else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+class ByFile(LoadScopeScheduling):  # type: ignore[misc]
+    """Hands out whole files."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        """Give the group of a test by its name (`folder/test_file.py::test`)."""
+        return STACK if nodeid.startswith(STACK) else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    """Let the controller use it."""
+    return ByFile(config, log)

@@ -23,7 +23,7 @@ def main() -> None:
         *[name for name in EVERYTHING if (root / name).exists()], *sys.argv[1:]
     ]  # fmt: skip
     workers = str(min(os.cpu_count() or 1, MOST_WORKERS))
-    shared = ["-p", "eb_tools.grouping", "-n", workers, "--dist", "loadgroup"]
+    shared = ["-p", "eb_tools.grouping", "-n", workers, "--dist", "loadscope", "--no-loadscope-reorder"]
     os.execv(sys.executable, [sys.executable, "-m", "pytest", *shared, *chosen])  # noqa: S606
 
 
