@@ -13,6 +13,7 @@ from eb_contracts.ids import new_id
 from .factories import BORN, a_charge
 from .world import World
 
+SOMEBODY = "01a209bf-0000-7000-8000-000000000001"
 START, END = "2026-11-02T00:00:00Z", "2026-11-16T00:00:00Z"
 
 
@@ -302,14 +303,14 @@ async def test_only_staff_lists_without_an_org_and_only_settlers_see_a_partner(s
     ("method", "path", "body"),
     [
         ("POST", "/partners", {"name": "A", "tier": "gold"}),
-        ("PATCH", f"/partners/{new_id()}", {"name": "A"}),
+        ("PATCH", f"/partners/{SOMEBODY}", {"name": "A"}),
         ("PUT", "/commission-rates", a_rate()),
         (
             "POST",
             "/partner-of-record",
             {"org_id": str(new_id()), "partner_id": str(new_id()), "start_at": START},
         ),
-        ("POST", f"/partner-of-record/{new_id()}:end", {"end_at": END}),
+        ("POST", f"/partner-of-record/{SOMEBODY}:end", {"end_at": END}),
     ],
 )
 async def test_partners_are_the_business_of_finance_alone(
