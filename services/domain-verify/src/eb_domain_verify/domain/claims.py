@@ -62,7 +62,7 @@ def standings(family: Iterable[Claim]) -> dict[UUID, str]:
     """Give the status each open claim of a family ought to have.
 
     `pending_conflict` where another organisation holds an overlapping verified claim, or an earlier claim of
-    the same name is open; else `pending`. Who is pending stays so: the others queue behind by age.
+    the same name is pending; else `pending`. Who is pending stays so: the others queue behind by age.
     """
     members = sorted(family, key=lambda claim: (claim.status != "pending", claim.created_at, claim.claim_id))
     first: set[str] = {claim.domain for claim in members if claim.status == "verified"}
@@ -71,7 +71,8 @@ def standings(family: Iterable[Claim]) -> dict[UUID, str]:
         if claim.status in OPEN:
             is_held = holder_against(claim, members) is not None or claim.domain in first
             result[claim.claim_id] = "pending_conflict" if is_held else "pending"
-            first.add(claim.domain)
+            if not is_held:
+                first.add(claim.domain)
     return result
 
 
