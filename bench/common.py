@@ -17,6 +17,7 @@ import aio_pika
 import aiohttp
 import asyncpg
 
+from eb_kit import strictjson
 from eb_tools.client import Api, Credentials
 from eb_tools.paths import repository
 from eb_tools.world import World
@@ -77,6 +78,14 @@ async def confirm_ceiling(amqp_url: str, messages: int = 4_000, size: int = 10_0
         rate = messages / (time.perf_counter() - started)
         await queue.delete(if_unused=False, if_empty=False)
     return rate
+
+
+def parse_ceiling(bodies: list[bytes], batch: int) -> float:
+    """Measure events/s of the strict parser alone on these bodies, in this process."""
+    started = time.perf_counter()
+    for body in bodies:
+        strictjson.parse(body)
+    return len(bodies) * batch / (time.perf_counter() - started)
 
 
 def record(bench: str, result: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """End to end: HTTP → deduplicated → priced → in the ledger, batches of 100 over many orgs × 5 SKUs.
 
-    python bench/ingest.py --run-dir .run --orgs 1000 --seconds 60 [--uniform | --hot]
+    python bench/ingest.py --run-dir .run --orgs 1000 --batches 3000 [--spread uniform|hot]
 
 Starts when the first request leaves and ends when the ledger holds a line for the last event; the sums of
 quantity metered, priced and in the ledger are compared exactly, and so are the amounts with the estimator's.
@@ -25,7 +25,7 @@ from typing import Any
 
 import aiohttp
 import asyncpg
-from common import confirm_ceiling, copy_ceiling, record, world_at
+from common import confirm_ceiling, copy_ceiling, parse_ceiling, record, world_at
 
 from eb_contracts.ids import new_id
 from eb_tools.client import Json
@@ -235,6 +235,7 @@ async def run(options: argparse.Namespace) -> int:
         ceilings = {
             "copy_rows_s": round(await copy_ceiling(stack["owner_dsn"])),
             "confirmed_msg_s": round(await confirm_ceiling(stack["amqp_url"])),
+            "parsed_ev_s": round(parse_ceiling(bodies[:300], BATCH)),
         }
         await owner.close()
     quantiles = statistics.quantiles(latencies, n=100)
