@@ -42,19 +42,19 @@ async def create_thing(request: web.Request) -> web.Response:
 
     It is a thing then.
     """
-    raise NotImplementedError
+    raise AssertionError("only its description is looked at")
 
 
 @routes.get("/things", query=Things, answer=list[ThingView])
 async def list_things(request: web.Request) -> web.Response:
     """List things."""
-    raise NotImplementedError
+    raise AssertionError("only its description is looked at")
 
 
 @routes.post("/things/{thing_id}:end", raw_body=True, encodings=("gzip",), status=204)
 async def end_thing(request: web.Request) -> web.Response:
     """End one."""
-    raise NotImplementedError
+    raise AssertionError("only its description is looked at")
 
 
 def with_names(route: Route, *names: str) -> Route:

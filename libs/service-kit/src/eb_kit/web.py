@@ -131,10 +131,10 @@ class _Everything(web.Resource):
         return {"path": "/"}
 
     def url_for(self, **_: str) -> Any:
-        raise NotImplementedError
+        raise TypeError("one resource takes every path: it has no address of its own")
 
     def add_prefix(self, prefix: str) -> None:
-        raise NotImplementedError
+        raise TypeError("one resource takes every path: it has no address of its own")
 
     def __len__(self) -> int:
         return 1
