@@ -34,12 +34,21 @@ def fail(line: str) -> NoReturn:
     sys.exit(1)
 
 
+def runs(python: str) -> bool:
+    """Say whether a program named like a Python is one: version managers put up names that lead nowhere."""
+    done = subprocess.run(
+        [python, "-c", ""], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False
+    )
+    return done.returncode == 0
+
+
 def choose_python() -> None:
     """Go on with a Python that is new enough, or end with a sentence."""
     if sys.version_info >= OLDEST:
         return
     for newer in filter(None, map(shutil.which, NEWER)):
-        os.execv(newer, [newer] + sys.argv)
+        if runs(newer):
+            os.execv(newer, [newer] + sys.argv)
     fail(
         "Python 3.11 or newer is needed; this is %d.%d (%s) and no newer one is on the PATH."
         % (sys.version_info[0], sys.version_info[1], sys.executable)
