@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
@@ -68,26 +69,34 @@ class Start:
         self.secrets = load_secrets(layout, SECRETS)
         self._passwords = {name: self.secrets[name] for name in services.NAMES}
         self.owner_dsn = self.given.database_url or ""
-        self.amqp_url = self.given.amqp_url or ""
-        self.admin_url = self.given.admin_url or ""
+        self._node = PrivateRabbitMQ(layout.folder / "rabbitmq", self.ports.broker, self.secrets["rabbitmq"])
+        self.amqp_url = self.given.amqp_url or self._node.amqp_url
+        self.admin_url = self.given.admin_url or self._node.admin_url
+        self._units: list[ServiceUnit] = []
 
     async def all(self) -> None:
         """Bring everything up and wait until it is ready."""
         await asyncio.to_thread(find_programs, self.say)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._name_server())
-            group.create_task(self._database())
-            group.create_task(self._broker())
+            broker = group.create_task(self._broker())
+            group.create_task(self._database_and_services(broker))
+        await self._until_ready(self._units)
+        await self._gateway()
+
+    async def _database_and_services(self, broker: asyncio.Task[None]) -> None:
+        """Start the services when they have all they need; a broker that knows them already may come later."""
+        await self._database()
+        if self.given.amqp_url or not self._broker_mark.exists():
+            await broker
         self._write_facts()
-        units = [
+        self._units = [
             ServiceUnit(name, self.ports.of_service(name), self._env(name), self.layout.folder)
             for name in services.NAMES
         ]
         async with asyncio.TaskGroup() as group:
-            for unit in units:
+            for unit in self._units:
                 group.create_task(self.start_unit(unit.name, unit))
-        await self._until_ready(units)
-        await self._gateway()
 
     async def _database(self) -> None:
         """Start PostgreSQL unless one is given, migrate, and set the roles' passwords."""
@@ -153,16 +162,20 @@ class Start:
 
     async def _broker(self) -> None:
         """Start RabbitMQ unless one is given, and bring it to the topology."""
-        if not self.amqp_url:
-            node = PrivateRabbitMQ(
-                self.layout.folder / "rabbitmq", self.ports.broker, self.secrets["rabbitmq"]
-            )
-            await self.start_unit("rabbitmq", node)
-            self.amqp_url, self.admin_url = node.amqp_url, node.admin_url
-            self.say(f"RabbitMQ is up on port {node.ports.amqp}, its pages on {node.ports.management}")
+        if self.given.amqp_url is None:
+            await self.start_unit("rabbitmq", self._node)
+            ports = self.ports.broker
+            self.say(f"RabbitMQ is up on port {ports.amqp}, its pages on {ports.management}")
         vhost = urlsplit(self.amqp_url).path.lstrip("/") or "/"
         await topology.apply(self.admin_url, vhost, self._passwords)
+        self._broker_mark.parent.mkdir(exist_ok=True)
+        self._broker_mark.touch()
         self.say("exchanges, queues and users are there")
+
+    @property
+    def _broker_mark(self) -> Path:
+        """Give the mark that lies with the private broker's data once its queues and users are made."""
+        return self.layout.folder / "rabbitmq" / "prepared"
 
     async def _gateway(self) -> None:
         """Start the gateway last: it would remember services that weren't up yet as down."""
