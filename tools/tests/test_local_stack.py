@@ -12,9 +12,11 @@ import stat
 import sys
 from pathlib import Path
 
+import asyncpg
 import psutil
 import pytest
 
+from eb_tools import parts
 from eb_tools.client import wait_for
 from eb_tools.debian import _drop_unused_plugins
 from eb_tools.files import read_json, write_json
@@ -149,11 +151,21 @@ def test_a_folder_that_is_a_file_is_a_sentence(tmp_path: Path) -> None:
     [
         (OSError(errno.ENOSPC, "No space left on device", "x"), "The disk is full"),
         (OSError(errno.EROFS, "Read-only file system", "x"), "Read-only"),
+        (asyncpg.DiskFullError("could not extend file"), "The disk is full"),
         (ExceptionGroup("several", [ValueError(), Trouble("Say it.")]), "Say it."),
     ],
 )
 def test_weather_is_said_in_a_sentence(error: BaseException, said: str) -> None:
     assert said in str(sentence(error))
+
+
+def test_a_nearly_full_disk_is_said_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "FREE_MB", 10**9)
+
+    with pytest.raises(Trouble, match="nearly full"):
+        parts.must_have_space(tmp_path)
 
 
 def test_a_defect_keeps_its_traceback() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -31,6 +32,7 @@ from eb_tools.trouble import Trouble
 
 READY_TIMEOUT_S = 90
 STARTS_TRIED = 3
+FREE_MB = 500
 TOKENS_KEPT_S = 6 * 3600
 SERVICE = "local-run"
 """Name of the trusted system that `service_token` belongs to."""
@@ -76,6 +78,7 @@ class Start:
 
     async def all(self) -> None:
         """Bring everything up and wait until it is ready."""
+        must_have_space(self.layout.folder)
         await asyncio.to_thread(find_programs, self.say)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._name_server())
@@ -245,6 +248,13 @@ async def until(look: Callable[[], Awaitable[bool]], timeout_s: float, complaint
         if time.monotonic() > give_up_at:
             raise Trouble(complaint)
         await asyncio.sleep(0.05)
+
+
+def must_have_space(folder: Path) -> None:
+    """Trouble where the disk is nearly full: RabbitMQ takes no messages then, and nothing would get ready."""
+    free_mb = shutil.disk_usage(folder).free // 1_000_000
+    if free_mb < FREE_MB:
+        raise Trouble(f"The disk of {folder} is nearly full: {free_mb} MB are free, {FREE_MB} MB are needed.")
 
 
 def _not_ready(units: list[ServiceUnit]) -> str:

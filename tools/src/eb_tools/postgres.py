@@ -158,7 +158,7 @@ class PrivatePostgres:
         )
         password_file.unlink()
         if done.returncode != 0:
-            raise Trouble(f"PostgreSQL's data can't be made: {_last_line(done.stderr)}")
+            raise Trouble(f"PostgreSQL's data can't be made: {_reason(done.stderr)}")
         fresh.rename(self.data)
 
     async def _start_until_ready(self, binaries: Path) -> None:
@@ -171,7 +171,7 @@ class PrivatePostgres:
                 return
             ending = self._log.read_bytes()[mark:].decode(errors="replace")
             if "pre-existing shared memory" not in ending and "is another postmaster" not in ending:
-                raise Trouble(f"PostgreSQL ended while starting: {_last_line(ending)} See {self._log}.")
+                raise Trouble(f"PostgreSQL ended while starting: {_reason(ending)} See {self._log}.")
             await asyncio.sleep(0.2)
 
     @property
@@ -301,6 +301,10 @@ def _give(path: Path, user: str | None) -> None:
         shutil.chown(path, user, pwd.getpwnam(user).pw_gid)
 
 
-def _last_line(text: str) -> str:
+def _reason(text: str) -> str:
+    """Pick the telling line of the server's or initdb's output: what failed, not how it cleaned up after."""
+    if "No space left" in text:
+        return "the disk is full."
     lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "no reason given."
+    telling = [line for line in lines if "FATAL" in line or "PANIC" in line or "error:" in line]
+    return (telling or lines or ["no reason given."])[-1]
