@@ -30,6 +30,7 @@ async def test_postgres_keeps_what_was_committed_before_a_kill(tmp_path: Path) -
     assert not psutil.pid_exists(server.pid)
     server.forget()
     assert not server.data.exists()
+    assert server.data.parent == server.folder or not server.data.parent.exists()
 
 
 async def test_rabbitmq_keeps_its_queues_over_a_kill(tmp_path: Path) -> None:

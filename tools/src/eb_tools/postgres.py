@@ -130,7 +130,8 @@ class PrivatePostgres:
 
     def forget(self) -> None:
         """Remove the data, also where it lies outside `folder`."""
-        shutil.rmtree(self.data, ignore_errors=True)
+        is_outside = self.data.parent != self.folder
+        shutil.rmtree(self.data.parent if is_outside else self.data, ignore_errors=True)
 
     def _initialise(self, binaries: Path) -> None:
         """Make the cluster; an interrupted attempt leaves nothing that looks like one."""
