@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from scenario import Scenario, a_scenario
 
-# import eb_estimator.app
+import eb_estimator.app
 import eb_ledger.app
 import eb_metering_ingest.app
 import eb_pricing.app
@@ -42,7 +42,7 @@ ENDS: dict[str, tuple[Service, tuple[str, ...]]] = {
         ),
     ),
     "metering-ingest": (eb_metering_ingest.app.SERVICE, (KNOWN,)),
-    # "estimator": (eb_estimator.app.SERVICE, (KNOWN,)),
+    "estimator": (eb_estimator.app.SERVICE, (KNOWN,)),
 }
 
 
