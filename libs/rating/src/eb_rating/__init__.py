@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from .base_fees import BaseFee, base_fee, base_fees
 from .breakdown import Breakdown, TierLine, breakdown, breakdown_closed
 from .charges import Counter, charge, price, target, target_closed, tax_target
 from .terms import Terms, Tier, from_plain
 
 __all__ = [
+    "BaseFee",
     "Breakdown",
     "Counter",
     "Terms",
     "Tier",
     "TierLine",
+    "base_fee",
+    "base_fees",
     "breakdown",
     "breakdown_closed",
     "charge",

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple
 
+from .base_fees import BaseFee, base_fees, named_hashes
 from .resolve import (
     AssignedTerms,
     Found,
@@ -152,6 +153,13 @@ class OrgPrices:
                 self._priced.clear()
             self._priced[key] = priced
         return priced
+
+    def base_fees(self, period: str) -> tuple[BaseFee, ...] | TermsMissing:
+        """Give all base fees of a period, oldest first (docs/rules/pricing.md, Base fees)."""
+        missing = named_hashes(self.org_terms, period) - self._terms.keys()
+        if missing:
+            return TermsMissing(tuple(sorted(missing)))
+        return base_fees(self.org_terms, self._terms, period)
 
     def _look_up(self, sku: str, period: str) -> Priced | TermsMissing | None:
         found = price_terms(self.org_terms, self._retail, sku, period)

@@ -90,6 +90,24 @@ def period_of(org_terms: OrgTerms, instant: datetime) -> str:
     return month_in(instant, org_terms.at(instant).zone)
 
 
+def period_start(org_terms: OrgTerms, period: str) -> datetime:
+    """Give the first instant whose billing period is this one, or a later one where a change of zone skips it."""
+    ends = (*(one.effective_at for one in org_terms.assigned[1:]), None)
+    since = None
+    for assigned, end in zip(org_terms.assigned, ends, strict=True):
+        start = month_start(period, assigned.zone)
+        first = start if since is None else max(start, since)
+        if end is None or first < end:
+            return first
+        since = end
+    raise ValueError("an organisation without assignments has no periods")
+
+
+def period_end(org_terms: OrgTerms, period: str) -> datetime:
+    """Give the first instant after a billing period."""
+    return period_start(org_terms, month_after(period))
+
+
 def org_terms_from_plain(assignments: Sequence[Mapping[str, Any]]) -> OrgTerms:
     """Read an organisation's assignments (the members of the announced fact); there is at least one."""
     assigned: list[AssignedTerms] = []

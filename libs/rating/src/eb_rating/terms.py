@@ -47,6 +47,7 @@ class Terms:
     rounding: Rounding = "half_up"
     tax_code: str | None = None
     tax_rate: Decimal | None = None
+    sku_type: str | None = None
     table: Table = field(init=False, repr=False, compare=False)
     unit: Decimal = field(init=False, repr=False, compare=False)
     rounder: Context = field(init=False, repr=False, compare=False)
@@ -78,6 +79,7 @@ def from_plain(body: Mapping[str, Any]) -> Terms:
         flat_on_zero=bool(shape.get("flat_on_zero")),
         tax_code=body.get("tax_code"),
         tax_rate=_optional(body, "tax_rate"),
+        sku_type=body.get("sku_type"),
     )
 
 
