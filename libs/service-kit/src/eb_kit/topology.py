@@ -91,7 +91,12 @@ STREAMS: Final[tuple[Stream, ...]] = (
     Stream("pricing", "usage", (metering.UsageRecorded,), is_split=True),
     Stream("ledger", "charges", (pricing.ChargePriced,), is_split=True),
     Stream("estimator", "counters", (pricing.ChargePriced,), is_split=False),
-    Stream("metering-ingest", "progress", (pricing.ChargePriced, ledger.EntriesPosted), is_split=False),
+    Stream(
+        "metering-ingest",
+        "progress",
+        (pricing.ChargePriced, pricing.UsageParked, ledger.EntriesPosted),
+        is_split=False,
+    ),
 )
 
 FACTS: Final[Mapping[str, tuple[type[EntityFact], ...]]] = {

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
-from .base import USAGE, Body, Number, Partitioned, register
+from .base import USAGE, Body, Message, Number, Partitioned, register
 
 ChargeKind = Literal["usage", "base", "one_off", "adjustment"]
 
@@ -64,3 +64,23 @@ class ChargePriced(Partitioned):
     @property
     def traces(self) -> frozenset[str]:
         return frozenset(trace for charge in self.charges for trace in charge.trace_ids)
+
+
+class ParkedUsage(Body):
+    """Usage that nothing prices yet; its charge comes by itself once something does."""
+
+    org_id: UUID
+    usage_id: UUID
+    reason: str
+
+
+@register
+class UsageParked(Message):
+    """Usage records that wait, or wait for another reason than before."""
+
+    TYPE = "pricing.usage.parked.v1"
+    usage: tuple[ParkedUsage, ...]
+
+    @property
+    def weight(self) -> int:
+        return len(self.usage)

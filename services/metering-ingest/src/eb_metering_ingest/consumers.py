@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from eb_contracts.auth import ProjectChanged
 from eb_contracts.ledger import EntriesPosted
 from eb_contracts.metering import BatchAccepted
-from eb_contracts.pricing import ChargePriced
+from eb_contracts.pricing import ChargePriced, UsageParked
 from eb_kit.bus import Handlers
 from eb_kit.tx import Tx
 
@@ -38,12 +38,13 @@ async def record_batches(tx: Tx, messages: list[BatchAccepted]) -> None:
         await flows.record_events(tx, received)
 
 
-async def note_progress(tx: Tx, messages: Sequence[ChargePriced | EntriesPosted]) -> None:
-    """Note which usage was priced and ledgered; twice is once, and order is free (forward only)."""
+async def note_progress(tx: Tx, messages: Sequence[ChargePriced | UsageParked | EntriesPosted]) -> None:
+    """Note which usage waits, was priced and was ledgered; twice is once, and order is free (forward only)."""
     await progress.update_progress(tx, progress_of(messages))
 
 
 handlers.consumes(ChargePriced, queue="progress", max_messages=1000, linger_s=0.25, prefetch=1000)(
     note_progress
 )
+handlers.consumes(UsageParked, queue="progress")(note_progress)
 handlers.consumes(EntriesPosted, queue="progress")(note_progress)

@@ -18,7 +18,7 @@ import structlog
 
 from eb_contracts.ids import partition_of
 from eb_contracts.metering import UsageRecord
-from eb_contracts.pricing import Charge, ChargePriced
+from eb_contracts.pricing import Charge, ChargePriced, UsageParked
 from eb_kit.tx import Tx
 from eb_rating.prices import OrgPrices, PriceBook, Priced, TermsMissing
 
@@ -121,7 +121,9 @@ async def _learn_terms(tx: Tx, terms_hashes: set[str]) -> None:
 async def _park(tx: Tx, waiting: Sequence[Waiting]) -> None:
     """Keep usage that waits, and note which terms it waits for."""
     known_skus = await store.list_known_skus(tx, {one.usage.sku for one in waiting})
-    await store.insert_unrated_once(tx, waiting, known_skus)
+    news = await store.insert_unrated_once(tx, waiting, known_skus)
+    for start in range(0, len(news), MOST_IN_MESSAGE):
+        tx.publish(UsageParked(usage=tuple(news[start : start + MOST_IN_MESSAGE])))
     awaited = {(terms_hash, one.usage.org_id) for one in waiting for terms_hash in one.hashes}
     if awaited:
         await store.insert_awaited_once(tx, awaited)

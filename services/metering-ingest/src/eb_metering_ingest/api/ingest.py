@@ -17,7 +17,7 @@ from prometheus_client import Counter
 from eb_contracts.errors import Fault
 from eb_contracts.ids import new_id, partition_of
 from eb_contracts.metering import AcceptedEvent, BatchAccepted
-from eb_kit import strictjson
+from eb_kit import failpoints, strictjson
 from eb_kit.access import caller
 from eb_kit.bus import BusUnavailable, Envelope
 from eb_kit.db import WEATHER
@@ -60,6 +60,8 @@ async def take_batch(request: web.Request) -> web.Response:
     """
     context = request.app[CONTEXT]
     value = strictjson.parse(await read_raw(request, MOST_BYTES))
+    if failpoints.points:
+        await failpoints.reach("ingest.received")
     events = events_in(value, request.content_type)
     refuse_foreign(request, events)
     batch = sort_out(events, window_of(context))
@@ -126,8 +128,12 @@ def _org_of(event: Any) -> UUID | None:
 async def _keep(context: ServiceContext, batch_id: UUID, events: Sequence[AcceptedEvent]) -> None:
     """Have the batch confirmed by the broker, or else committed to the outbox; raises IngestUnavailable."""
     envelopes = [context.bus.wrap(message) for message in split(context, batch_id, events)]
+    if failpoints.points:
+        await failpoints.reach("ingest.before_publish")
     try:
         await context.bus.publish_now(envelopes, context.settings.publish_timeout_s)
+        if failpoints.points:
+            await failpoints.reach("ingest.after_publish")
     except BusUnavailable as error:
         log.warning("the broker did not take the batch", batch_id=str(batch_id), error=str(error))
         await _spool(context, envelopes)
@@ -163,6 +169,8 @@ async def _spool(context: ServiceContext, envelopes: Sequence[Envelope]) -> None
 
     await _commit_soon(insert(), context.settings.spool_timeout_s)
     EVENTS.labels("spooled").inc()
+    if failpoints.points:
+        await failpoints.reach("ingest.spooled")
 
 
 async def _commit_soon(work: Coroutine[Any, Any, None], timeout_s: float) -> None:
