@@ -4,7 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ARRAY, CHAR, BigInteger, Column, DateTime, Index, MetaData, Numeric, Table, Text, Uuid
+from sqlalchemy import (
+    ARRAY,
+    CHAR,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Index,
+    Integer,
+    MetaData,
+    Numeric,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 
 SCHEMA = "pricing"
@@ -18,6 +33,10 @@ def _at(name: str) -> Column[object]:
 def _text(name: str, **options: Any) -> Column[object]:
     options.setdefault("nullable", False)
     return Column(name, Text, **options)
+
+
+def _flag(name: str, **options: Any) -> Column[object]:
+    return Column(name, Boolean, nullable=False, server_default="false", **options)
 
 
 def _sum(name: str) -> Column[object]:
@@ -56,6 +75,11 @@ counter = Table(
     _text("terms_hash", nullable=True),
     _text("retail_key", nullable=True),
     Column("version", BigInteger, nullable=False, server_default="0"),
+    Column(
+        "base", Numeric, nullable=False, server_default="0", comment="The part of charged that is base fees."
+    ),
+    _flag("is_closed"),
+    Index("counter_with_base", "org_id", "period", postgresql_where="base <> 0"),
     Index("counter_by_period", "period", "org_id", "sku"),
     Index("counter_by_retail_key", "retail_key", "org_id", postgresql_where="retail_key IS NOT NULL"),
 )
@@ -94,6 +118,18 @@ charge = Table(
     _text("actor", nullable=True),
     Column("trace_ids", ARRAY(Text), nullable=False),
     _at("created_at"),
+    _flag("is_closed", comment="Whether the period was closed: the minimum counted then."),
+    Column(
+        "base_due",
+        Numeric,
+        nullable=False,
+        server_default="0",
+        comment="The part of what became due that is base fees.",
+    ),
+    _sum("counter_base"),
+    Column("days_left", Integer),
+    Column("days", Integer),
+    Index("charge_by_counter", "org_id", "sku", "period"),
     Index("charge_by_org", "org_id", "created_at", "charge_id"),
 )
 
@@ -127,4 +163,54 @@ awaited_terms = Table(
     _text("terms_hash", primary_key=True),
     Column("org_id", Uuid, primary_key=True),
     comment="Which organisations wait for terms that are named but not here yet.",
+)
+
+billing_period = Table(
+    "billing_period",
+    metadata,
+    Column("org_id", Uuid, primary_key=True),
+    _text("period", primary_key=True),
+    _at("starts_at"),
+    _at("ends_at"),
+    Column("closed_at", DateTime(timezone=True)),
+    _text("closed_by", nullable=True),
+    Column(
+        "settled_at",
+        DateTime(timezone=True),
+        comment="When its counters had been brought to their closed targets.",
+    ),
+    Column("charges", Integer),
+    Index("billing_period_open", "ends_at", "org_id", postgresql_where="closed_at IS NULL"),
+    Index(
+        "billing_period_unsettled",
+        "closed_at",
+        "org_id",
+        postgresql_where="closed_at IS NOT NULL AND settled_at IS NULL",
+    ),
+)
+
+org_calendar = Table(
+    "org_calendar",
+    metadata,
+    Column("org_id", Uuid, primary_key=True),
+    _at("due_at"),
+    _text("next_period", nullable=True),
+    Index("org_calendar_by_due_at", "due_at", "org_id"),
+    comment="When an organisation's next period or base fee begins; next_period is the first one not opened yet.",
+)
+
+rerate = Table(
+    "rerate",
+    metadata,
+    Column("rerate_id", Uuid, primary_key=True),
+    Column("org_id", Uuid, nullable=False),
+    _text("period"),
+    _text("reason"),
+    _text("actor"),
+    Column("charges", Integer, nullable=False),
+    _text("key_scope"),
+    _text("idempotency_key"),
+    _at("created_at"),
+    UniqueConstraint("key_scope", "idempotency_key", name="rerate_key"),
+    Index("rerate_by_org", "org_id", "rerate_id"),
 )
