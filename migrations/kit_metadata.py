@@ -7,6 +7,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     DateTime,
+    ForeignKey,
     Index,
     Integer,
     LargeBinary,
@@ -127,4 +128,18 @@ def _add_request_tables(metadata: MetaData) -> None:
         *(Column(name, JSONB) for name in ("before", "after")),
         Index("audit_entry_by_org", "org_id", "audit_id"),
         Index("audit_entry_by_entity", "entity", "entity_id", "audit_id"),
+    )
+    Table(
+        "assist_request",
+        metadata,
+        Column("assist_request_id", Uuid, primary_key=True),
+        *(Column(name, Uuid, nullable=False) for name in ("assist_session_id", "org_id", "user_id")),
+        *(Column(name, Text, nullable=False) for name in ("route", "path")),
+        Column("requested_at", INSTANT, nullable=False),
+    )
+    Table(
+        "audit_waiting",
+        metadata,
+        Column("audit_id", Uuid, ForeignKey(f"{metadata.schema}.audit_entry.audit_id"), primary_key=True),
+        comment="Audit entries that are still to be sent to auth, which chains them.",
     )

@@ -1,18 +1,208 @@
-"""The chained copy of every audit entry.
+"""The chained copy of every audit entry; personal values apart from entries, secrets out of them.
 
 Revision: 20250920_14, after 20250920_13.
-Downgrade: nothing is lost.
+Downgrade: chains, their heads and personal values are kept aside and brought back by the next upgrade; entries
+written meanwhile are chained then. Not kept: which entries still wait to be sent (found again by comparison).
+Entries that were masked stay masked.
 """
+
+import re
+
+from kit_tables import SCHEMAS, drop, keep, restore, role_of, run
+from platform_functions import PLATFORM_FUNCTIONS
 
 revision = "20250920_14"
 down_revision = "20250920_13"
 branch_labels = None
 depends_on = None
 
+KEPT = ("audit_chain", "audit_chain_head", "audit_personal")
+
 
 def upgrade() -> None:
-    """Change nothing yet."""
+    """Make the chain; have entries masked and sent by the trigger; take in the entries that are there."""
+    run(AUTH + FUNCTIONS)
+    restore(revision, "auth", *KEPT)
+    run(MASK_OLD + TRIGGERS)
+    for schema in SCHEMAS:
+        run(WAITING.replace("@schema", schema).replace("@role", role_of(schema)))
 
 
 def downgrade() -> None:
-    """Change nothing back."""
+    """Set the chain aside, then drop it; the trigger is what it was."""
+    keep(revision, "auth", *KEPT)
+    run(f"{TRIGGERS_BEFORE} {audit_before()} DROP FUNCTION platform.audit_masked;")
+    for schema in SCHEMAS:
+        drop(schema, "audit_waiting")
+    drop("auth", *reversed(KEPT))
+
+
+def audit_before() -> str:
+    """Give the trigger function as the baseline made it."""
+    found = re.search(r"CREATE (FUNCTION platform\.audit\(\).*?\n\$\$;)", PLATFORM_FUNCTIONS, re.DOTALL)
+    assert found is not None
+    return f"CREATE OR REPLACE {found[1]}"
+
+
+AUTH = """
+CREATE TABLE auth.audit_chain (
+    chain_id uuid NOT NULL,
+    seq bigint NOT NULL,
+    audit_id uuid NOT NULL,
+    service text NOT NULL,
+    entity text NOT NULL,
+    entity_id text NOT NULL,
+    action text NOT NULL,
+    actor text NOT NULL,
+    on_behalf_of text,
+    session_user_name text NOT NULL,
+    request_id text,
+    trace_id text,
+    at timestamptz NOT NULL,
+    before jsonb,
+    after jsonb,
+    hash bytea NOT NULL,
+    PRIMARY KEY (chain_id, seq),
+    CONSTRAINT audit_chain_audit_id_key UNIQUE (audit_id)
+);
+CREATE INDEX audit_chain_by_entity ON auth.audit_chain (chain_id, entity, entity_id, seq);
+CREATE INDEX audit_chain_by_actor ON auth.audit_chain (chain_id, actor, seq);
+CREATE TRIGGER stands BEFORE UPDATE OR DELETE ON auth.audit_chain
+    FOR EACH ROW EXECUTE FUNCTION platform.refuse();
+CREATE TRIGGER stands_truncate BEFORE TRUNCATE ON auth.audit_chain
+    FOR EACH STATEMENT EXECUTE FUNCTION platform.refuse();
+COMMENT ON COLUMN auth.audit_chain.chain_id IS 'The organisation; all zeros for what belongs to none.';
+
+CREATE TABLE auth.audit_chain_head (
+    chain_id uuid PRIMARY KEY,
+    seq bigint NOT NULL,
+    hash bytea NOT NULL,
+    seal bytea NOT NULL
+);
+COMMENT ON COLUMN auth.audit_chain_head.seal IS 'HMAC of chain, seq and hash with a key that the database lacks.';
+
+CREATE TABLE auth.audit_personal (
+    audit_id uuid NOT NULL,
+    name text NOT NULL,
+    salt bytea NOT NULL,
+    before text,
+    after text,
+    PRIMARY KEY (audit_id, name)
+);
+CREATE INDEX audit_personal_before ON auth.audit_personal (before);
+CREATE INDEX audit_personal_after ON auth.audit_personal (after);
+COMMENT ON TABLE auth.audit_personal IS 'Personal values that entries only commit to; a row can be erased.';
+
+GRANT SELECT, INSERT ON auth.audit_chain TO eb_auth;
+GRANT SELECT, INSERT, UPDATE ON auth.audit_chain_head TO eb_auth;
+GRANT SELECT ON auth.audit_personal TO eb_auth;
+"""
+
+FUNCTIONS = r"""
+CREATE FUNCTION platform.audit_masked(p_row jsonb, p_personal text, p_secret text, p_salt bytea) RETURNS jsonb
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog AS $$
+    SELECT (p_row - string_to_array(coalesce(p_secret, ''), ',')) || coalesce((
+        SELECT jsonb_object_agg(name, 'sha256:' || encode(sha256(p_salt || convert_to(p_row ->> name, 'UTF8')), 'hex'))
+          FROM unnest(string_to_array(p_personal, ',')) AS name WHERE p_row ->> name IS NOT NULL), '{}')
+$$;
+COMMENT ON FUNCTION platform.audit_masked IS
+    'A row as its entry shows it: secrets left out, a salted commitment in the place of each personal value.';
+
+CREATE OR REPLACE FUNCTION platform.audit() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_id uuid := platform.new_id();
+    v_actor text := nullif(current_setting('eb.actor', true), '');
+    v_now text := nullif(current_setting('eb.now', true), '');
+    v_before jsonb;
+    v_after jsonb;
+    v_entity_id text;
+    v_org_id uuid;
+    v_salt bytea;
+BEGIN
+    IF v_actor IS NULL THEN
+        RAISE EXCEPTION 'a write to %.% needs an actor: SET LOCAL eb.actor', TG_TABLE_SCHEMA, TG_TABLE_NAME
+            USING ERRCODE = 'EB001';
+    END IF;
+    IF TG_OP <> 'INSERT' THEN v_before := to_jsonb(OLD); END IF;
+    IF TG_OP <> 'DELETE' THEN v_after := to_jsonb(NEW); END IF;
+    SELECT string_agg(coalesce(v_after, v_before) ->> key, '/' ORDER BY place) INTO v_entity_id
+        FROM unnest(string_to_array(TG_ARGV[0], ',')) WITH ORDINALITY AS parts(key, place);
+    v_org_id := (coalesce(v_after, v_before) ->> nullif(TG_ARGV[1], ''))::uuid;
+    IF TG_NARGS > 2 THEN
+        v_salt := uuid_send(gen_random_uuid());
+        INSERT INTO auth.audit_personal (audit_id, name, salt, before, after)
+            SELECT v_id, name, v_salt, v_before ->> name, v_after ->> name
+            FROM unnest(string_to_array(TG_ARGV[2], ',')) AS name
+            WHERE coalesce(v_before ->> name, v_after ->> name) IS NOT NULL;
+        v_before := platform.audit_masked(v_before, TG_ARGV[2], TG_ARGV[3], v_salt);
+        v_after := platform.audit_masked(v_after, TG_ARGV[2], TG_ARGV[3], v_salt);
+    END IF;
+    EXECUTE format('INSERT INTO %I.audit_entry (audit_id, org_id, entity, entity_id, action, actor, on_behalf_of,'
+        ' session_user_name, request_id, trace_id, at, before, after)'
+        ' VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)', TG_TABLE_SCHEMA)
+    USING v_id, v_org_id, TG_TABLE_NAME, v_entity_id, lower(TG_OP), v_actor,
+        nullif(current_setting('eb.on_behalf_of', true), ''), session_user,
+        nullif(current_setting('eb.request_id', true), ''), nullif(current_setting('eb.trace_id', true), ''),
+        coalesce(v_now::timestamptz, clock_timestamp()), v_before, v_after;
+    EXECUTE format('INSERT INTO %I.audit_waiting (audit_id) VALUES ($1)', TG_TABLE_SCHEMA) USING v_id;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION platform.audit IS 'Trigger (key columns, org column[, personal columns, secret columns]; comma '
+    'lists): refuses a write without eb.actor (EB001), else writes the audit entry and has it sent to be chained.';
+REVOKE EXECUTE ON FUNCTION platform.audit_masked FROM PUBLIC;
+"""
+
+MASK_OLD = """
+ALTER TABLE auth.audit_entry DISABLE TRIGGER stands;
+WITH salted AS (
+    SELECT audit_id, uuid_send(gen_random_uuid()) AS salt, before, after FROM auth.audit_entry
+    WHERE entity = 'organization' AND coalesce(after, before) ->> 'billing_email' NOT LIKE 'sha256:%'),
+masked AS (
+    UPDATE auth.audit_entry AS e SET before = platform.audit_masked(s.before, 'billing_email', '', s.salt),
+        after = platform.audit_masked(s.after, 'billing_email', '', s.salt)
+    FROM salted AS s WHERE e.audit_id = s.audit_id RETURNING e.audit_id)
+INSERT INTO auth.audit_personal (audit_id, name, salt, before, after)
+    SELECT audit_id, 'billing_email', salt, s.before ->> 'billing_email', s.after ->> 'billing_email'
+    FROM salted AS s JOIN masked USING (audit_id);
+UPDATE auth.audit_entry SET before = before - 'secret_sha256', after = after - 'secret_sha256'
+    WHERE entity = 'api_key' AND coalesce(after, before) ? 'secret_sha256';
+ALTER TABLE auth.audit_entry ENABLE TRIGGER stands;
+"""
+
+TRIGGERS = """
+CREATE OR REPLACE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON auth.organization FOR EACH ROW
+    EXECUTE FUNCTION platform.audit('org_id', 'org_id', 'billing_email', '');
+CREATE OR REPLACE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON auth.api_key FOR EACH ROW
+    EXECUTE FUNCTION platform.audit('key_id', 'org_id', '', 'secret_sha256');
+CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON auth.invitation FOR EACH ROW
+    EXECUTE FUNCTION platform.audit('invitation_id', 'org_id', 'email', 'token_sha256');
+CREATE TRIGGER audit_truncate BEFORE TRUNCATE ON auth.invitation
+    FOR EACH STATEMENT EXECUTE FUNCTION platform.refuse();
+CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON auth.project FOR EACH ROW
+    EXECUTE FUNCTION platform.audit('project_id', 'org_id');
+CREATE TRIGGER audit_truncate BEFORE TRUNCATE ON auth.project
+    FOR EACH STATEMENT EXECUTE FUNCTION platform.refuse();
+"""
+
+TRIGGERS_BEFORE = """
+CREATE OR REPLACE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON auth.organization FOR EACH ROW
+    EXECUTE FUNCTION platform.audit('org_id', 'org_id');
+CREATE OR REPLACE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON auth.api_key FOR EACH ROW
+    EXECUTE FUNCTION platform.audit('key_id', 'org_id');
+DROP TRIGGER audit ON auth.invitation;
+DROP TRIGGER audit_truncate ON auth.invitation;
+DROP TRIGGER audit ON auth.project;
+DROP TRIGGER audit_truncate ON auth.project;
+"""
+
+WAITING = """
+CREATE TABLE @schema.audit_waiting (
+    audit_id uuid PRIMARY KEY REFERENCES @schema.audit_entry (audit_id)
+);
+COMMENT ON TABLE @schema.audit_waiting IS 'Audit entries that are still to be sent to auth, which chains them.';
+GRANT SELECT, UPDATE, DELETE ON @schema.audit_waiting TO @role;
+INSERT INTO @schema.audit_waiting (audit_id) SELECT e.audit_id FROM @schema.audit_entry AS e
+    WHERE NOT EXISTS (SELECT FROM auth.audit_chain AS c WHERE c.audit_id = e.audit_id);
+"""

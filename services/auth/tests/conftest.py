@@ -91,7 +91,8 @@ class AuthService:
             sent["json"] = body
         async with self.client.http.request(method, self.client.url(path), **sent) as answer:
             raw = await answer.read()
-            parsed = await answer.json(content_type=None) if raw else None
+            is_json = raw and answer.content_type != "application/x-ndjson"
+            parsed = await answer.json(content_type=None) if is_json else None
             return Answer(answer.status, parsed, raw, answer.headers)
 
     def codes(self, address: str) -> list[str]:

@@ -1,4 +1,5 @@
-"""Upkeep that every service needs: partitions made ahead and dropped behind, old Idempotency-Keys forgotten.
+"""Upkeep that every service needs: partitions made ahead and dropped behind, old Idempotency-Keys forgotten,
+audit entries sent to auth.
 
 Partitions follow the machine's time, which is what stands in the ids. Rule: docs/rules/bus.md, Outbox.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from .audit import send_audit_entries
 from .idempotency import forget_old_keys
 from .jobs import Jobs
 from .outbox import REDRIVE
@@ -24,6 +26,7 @@ DROP = "SELECT platform.drop_id_partitions($1, $2, $3)"
 
 upkeep = Jobs()
 upkeep.every(60)(forget_old_keys)
+upkeep.every(1)(send_audit_entries)
 
 
 async def make_partitions(context: ServiceContext) -> None:

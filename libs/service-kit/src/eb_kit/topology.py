@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import aiohttp
 
-from eb_contracts import auth, base, catalog, ledger, metering, pricing
+from eb_contracts import audit, auth, base, catalog, ledger, metering, pricing
 from eb_contracts.base import EVENTS, METERING, USAGE, EntityFact, Message
 from eb_contracts.ids import PARTITIONS
 
@@ -90,6 +90,7 @@ STREAMS: Final[tuple[Stream, ...]] = (
     Stream("metering-ingest", "batches", (metering.BatchAccepted,), is_split=True),
     Stream("pricing", "usage", (metering.UsageRecorded,), is_split=True),
     Stream("ledger", "charges", (pricing.ChargePriced,), is_split=True),
+    Stream("auth", "audit", (audit.AuditRecorded,), is_split=False),
     Stream("estimator", "counters", (pricing.ChargePriced,), is_split=False),
     Stream(
         "metering-ingest",
@@ -263,10 +264,10 @@ def permissions(service: str) -> dict[str, str]:
 
 
 def topic_permissions(service: str) -> list[dict[str, str]]:
-    """Give the routing keys a service may use: its own facts, snapshots, its own dead letters."""
+    """Give the routing keys a service may use: its own facts, snapshots, audit entries, comparisons, its own dead letters."""
     own = service.replace("-", "_")
     return [
-        {"exchange": EVENTS, "write": rf"^({own}|kit\.snapshot)\.", "read": ".*"},
+        {"exchange": EVENTS, "write": rf"^({own}|kit\.snapshot|kit\.audit|kit\.coherence)\.", "read": ".*"},
         {"exchange": DLX, "write": f"^{service}$", "read": ".*"},
     ]
 

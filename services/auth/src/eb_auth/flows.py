@@ -5,27 +5,31 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
+from eb_contracts.audit import AuditEntry
 from eb_contracts.errors import NotFound
 from eb_contracts.ids import new_id
 from eb_kit import readmodels
 from eb_kit.tx import Tx
 
-from .domain import codes, sealing, tokens
+from .domain import audit, codes, sealing, tokens
 from .domain.credentials import ApiKey, key_digest, key_fact, key_text
 from .domain.errors import TooManyAttempts
 from .domain.orgs import Org
 from .domain.sessions import REFRESH_PREFIX, Session, Verdict, judge, token_digest
 from .settings import Settings
+from .store import audit as audit_store
 from .store import credentials, facts, members, orgs, sessions, sign_in
 
 MAIL_PURPOSE = "mail"
 CODE_PURPOSE = "login code"
 SIGNING_PURPOSE = "signing key"
+AUDIT_PURPOSE = "audit chain"
 PER_ADDRESS = 5
 PER_NETWORK_ADDRESS = 30
 ORGS_PER_USER = 60
@@ -274,3 +278,28 @@ async def recall(tx: Tx, entity: str, after_id: str | None) -> str | None:
     page = await facts.LISTERS[entity](tx, after_id, FACTS_A_PAGE)
     await readmodels.keep(tx.connection, page, tx.context.clock.machine_now())
     return page[-1].entity_id if page else None
+
+
+def audit_key(settings: Settings) -> bytes:
+    """Give the key that seals the heads of audit chains; it isn't in the database."""
+    return sealing.derived_key(settings.auth_secret, AUDIT_PURPOSE)
+
+
+async def chain_entries(tx: Tx, entries: Sequence[tuple[str, AuditEntry]]) -> None:
+    """Put audit entries (with their services) at the end of their chains, each once.
+
+    Locks the heads of the chains in the order of their ids. Rule: docs/rules/identity.md, Audit.
+    """
+    waiting: dict[UUID, dict[UUID, tuple[str, AuditEntry]]] = {}
+    for service, entry in entries:
+        waiting.setdefault(audit.chain_of(entry), {})[entry.audit_id] = (service, entry)
+    heads = await audit_store.lock_heads(tx, waiting)
+    chained = await audit_store.list_chained(tx, [entry.audit_id for _, entry in entries])
+    key, moved = audit_key(settings_of(tx)), []
+    for chain_id, head in heads.items():
+        new = [waiting[chain_id][audit_id] for audit_id in sorted(waiting[chain_id].keys() - chained)]
+        after, links = audit.extend(head, new)
+        if links:
+            await audit_store.insert_links(tx, chain_id, links)
+            moved.append(audit_store.Sealed(after, audit.seal(key, after)))
+    await audit_store.update_heads(tx, moved)

@@ -19,7 +19,7 @@ from sqlalchemy import (
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import CITEXT, ENUM
+from sqlalchemy.dialects.postgresql import CITEXT, ENUM, JSONB
 
 SCHEMA = "auth"
 metadata = MetaData(schema=SCHEMA)
@@ -240,4 +240,100 @@ group_role_membership = Table(
     Column("role", GROUP_ROLE, nullable=False),
     _at("created_at"),
     Index("group_role_membership_by_user", "user_id"),
+)
+
+audit_chain = Table(
+    "audit_chain",
+    metadata,
+    Column(
+        "chain_id",
+        Uuid,
+        primary_key=True,
+        comment="The organisation; all zeros for what belongs to none.",
+    ),
+    Column("seq", BigInteger, primary_key=True),
+    Column("audit_id", Uuid, nullable=False, unique=True),
+    *(Column(name, Text, nullable=False) for name in ("service", "entity", "entity_id", "action", "actor")),
+    Column("on_behalf_of", Text),
+    Column("session_user_name", Text, nullable=False),
+    *(Column(name, Text) for name in ("request_id", "trace_id")),
+    _at("at"),
+    *(Column(name, JSONB) for name in ("before", "after")),
+    Column("hash", LargeBinary, nullable=False),
+    Index("audit_chain_by_entity", "chain_id", "entity", "entity_id", "seq"),
+    Index("audit_chain_by_actor", "chain_id", "actor", "seq"),
+)
+
+audit_chain_head = Table(
+    "audit_chain_head",
+    metadata,
+    Column("chain_id", Uuid, primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    Column(
+        "seal",
+        LargeBinary,
+        nullable=False,
+        comment="HMAC of chain, seq and hash with a key that the database lacks.",
+    ),
+)
+
+audit_personal = Table(
+    "audit_personal",
+    metadata,
+    Column("audit_id", Uuid, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("salt", LargeBinary, nullable=False),
+    *(Column(name, Text) for name in ("before", "after")),
+    Index("audit_personal_before", "before"),
+    Index("audit_personal_after", "after"),
+    comment="Personal values that entries only commit to; a row can be erased.",
+)
+
+org_link = Table(
+    "org_link",
+    metadata,
+    Column("org_link_id", Uuid, primary_key=True),
+    Column("parent_org_id", Uuid, ForeignKey("auth.organization.org_id"), nullable=False),
+    Column("child_org_id", Uuid, ForeignKey("auth.organization.org_id"), nullable=False),
+    Column("status", Text, nullable=False),
+    Column("requested_by", Text, nullable=False),
+    _at("requested_at"),
+    _at("expires_at"),
+    Column("decided_by", Text),
+    _at("decided_at", nullable=True),
+    Index(
+        "org_link_pending_key",
+        "child_org_id",
+        "parent_org_id",
+        unique=True,
+        postgresql_where=text("status = 'pending'"),
+    ),
+)
+
+assist_session = Table(
+    "assist_session",
+    metadata,
+    Column("assist_session_id", Uuid, primary_key=True),
+    Column("org_id", Uuid, ForeignKey("auth.organization.org_id"), nullable=False),
+    Column("user_id", Uuid, ForeignKey("auth.user.user_id"), nullable=False),
+    Column("session_id", Uuid, nullable=False),
+    Column("via_org_id", Uuid, ForeignKey("auth.organization.org_id")),
+    *(Column(name, Text, nullable=False) for name in ("mode", "purpose", "reason")),
+    Column("ticket", Text),
+    Column("ttl_minutes", SmallInteger, nullable=False),
+    Column("status", Text, nullable=False),
+    _at("requested_at"),
+    Column("decided_by", Text),
+    _at("decided_at", nullable=True),
+    _at("begun_at", nullable=True),
+    _at("expires_at"),
+    Column("ended_by", Text),
+    _at("ended_at", nullable=True),
+    Index("assist_session_by_org", "org_id", "assist_session_id"),
+    Index(
+        "assist_session_open_by_user",
+        "user_id",
+        postgresql_where=text("status IN ('pending', 'approved', 'active')"),
+    ),
 )

@@ -1,0 +1,182 @@
+"""Doors of the audit: the chained entries of all services, their proof, and their export."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from aiohttp import web
+
+from eb_contracts.errors import NotFound
+from eb_kit.access import reach
+from eb_kit.inputs import Page, Text, View
+from eb_kit.paging import page_of, read_cursor
+from eb_kit.problems import SAFE_HEADERS
+from eb_kit.service import CONTEXT
+from eb_kit.tx import begin
+from eb_kit.web import ok, path_uuid, read_query
+
+from ..domain.audit import PLATFORM, Check, Head, Link
+from ..flows import audit_key
+from ..store import audit as store
+from .routes import routes
+
+LINES = "application/x-ndjson"
+LINKS_A_PAGE = 2_000
+Word = Annotated[str, Text(1, 200)]
+Action = Literal["insert", "update", "delete"]
+Personal = dict[UUID, dict[str, tuple[str | None, str | None]]]
+
+
+class AuditQuery(Page):
+    """Which entries; `at_from` is inclusive, `at_to` is not. `format=jsonl` exports the chain, oldest first."""
+
+    entity: Word | None = None
+    entity_id: Word | None = None
+    actor: Word | None = None
+    action: Action | None = None
+    service: Word | None = None
+    at_from: datetime | None = None
+    at_to: datetime | None = None
+    format: Literal["json", "jsonl"] = "json"
+
+
+class AuditEntryView(View):
+    """One write to an audited table. Personal values show until they are erased, then their commitment does."""
+
+    seq: int
+    audit_id: UUID
+    service: str
+    entity: str
+    entity_id: str
+    action: Action
+    actor: str
+    on_behalf_of: str | None
+    session_user: str
+    request_id: str | None
+    trace_id: str | None
+    at: datetime
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+    hash: str
+
+    @classmethod
+    def of(cls, link: Link, personal: Personal) -> AuditEntryView:
+        """Show a link, with the personal values that were not erased."""
+        values = personal.get(link.entry.audit_id, {})
+        return cls(
+            seq=link.seq,
+            service=link.service,
+            hash=link.hash.hex(),
+            before=_row(link.entry.before, {name: before for name, (before, _) in values.items()}),
+            after=_row(link.entry.after, {name: after for name, (_, after) in values.items()}),
+            **link.entry.model_dump(exclude={"org_id", "before", "after"}),
+        )
+
+
+def _row(text: str | None, personal: dict[str, str | None]) -> dict[str, Any] | None:
+    """Read a row as it was noted; numbers stay text, so that no digit is lost."""
+    if text is None:
+        return None
+    row: dict[str, Any] = json.loads(text, parse_float=str)
+    return row | {name: value for name, value in personal.items() if value is not None}
+
+
+class ProblemView(View):
+    """The first entry of a chain that isn't as it was written; `audit_id` is null where the row is missing."""
+
+    seq: int
+    audit_id: UUID | None
+    problem: Literal["changed", "missing", "head_forged"]
+
+
+class AuditProofView(View):
+    """Whether a chain is whole: how many entries, the hash of the last, and the first that is wrong."""
+
+    valid: bool
+    entries: int
+    head_hash: str
+    first_bad: ProblemView | None
+
+
+@routes.get("/orgs/{org_id}/audit", query=AuditQuery, answer=list[AuditEntryView], errors=(NotFound,))
+async def list_audit(request: web.Request) -> web.StreamResponse:
+    """List the audited changes of an organisation in all services, newest first; or export them as JSON lines."""
+    org_id = path_uuid(request, "org_id")
+    await reach(request, org_id)
+    return await _listed(request, org_id)
+
+
+@routes.get("/platform/audit", query=AuditQuery, answer=list[AuditEntryView])
+async def list_platform_audit(request: web.Request) -> web.StreamResponse:
+    """List the audited changes that belong to no organisation: catalog, rates, partners, platform roles."""
+    return await _listed(request, PLATFORM)
+
+
+@routes.get("/orgs/{org_id}/audit:verify", answer=AuditProofView, errors=(NotFound,))
+async def verify_audit(request: web.Request) -> web.Response:
+    """Prove the chain of an organisation: every hash is computed again, up to the sealed head."""
+    org_id = path_uuid(request, "org_id")
+    await reach(request, org_id)
+    async with begin(request) as tx:
+        sealed = await store.find_head(tx, org_id)
+    head = sealed.head if sealed else Head(org_id)
+    check = Check(Head(org_id))
+    async for links, _ in _pages(request, org_id, head.seq):
+        check.follow(links)
+    if sealed:
+        check.finish(head, sealed.seal, audit_key(request.app[CONTEXT].settings))
+    first_bad = ProblemView.model_validate(check.problem._asdict()) if check.problem else None
+    return ok(
+        AuditProofView(
+            valid=first_bad is None, entries=head.seq, head_hash=head.hash.hex(), first_bad=first_bad
+        )
+    )
+
+
+async def _listed(request: web.Request, chain_id: UUID) -> web.StreamResponse:
+    query = read_query(request, AuditQuery)
+    if query.format == "jsonl":
+        return await _exported(request, chain_id)
+    last = read_cursor(request, query)
+    filters = query.model_dump(include={"entity", "entity_id", "actor", "action", "service"})
+    filters |= {"start": query.at_from, "end": query.at_to}
+    async with begin(request) as tx:
+        links = await store.list_newest_links(
+            tx, chain_id, filters, last["seq"] if last else None, query.limit + 1
+        )
+        personal = await store.list_personal(tx, [link.entry.audit_id for link in links])
+    views = [AuditEntryView.of(link, personal) for link in links]
+    return page_of(request, query, views, lambda view: {"seq": view.seq})
+
+
+async def _pages(
+    request: web.Request, chain_id: UUID, up_to: int
+) -> AsyncIterator[tuple[Sequence[Link], Personal]]:
+    """Give a chain in pages, oldest first, each read in a transaction of its own: memory stays constant."""
+    after = 0
+    while after < up_to:
+        async with begin(request) as tx:
+            links = await store.list_links(tx, chain_id, after, LINKS_A_PAGE)
+            personal = await store.list_personal(tx, [link.entry.audit_id for link in links])
+        links = [link for link in links if link.seq <= up_to]
+        if not links:
+            return
+        yield links, personal
+        after = links[-1].seq
+
+
+async def _exported(request: web.Request, chain_id: UUID) -> web.StreamResponse:
+    """Stream a chain as JSON lines, one entry each, as it stands when the export begins."""
+    async with begin(request) as tx:
+        sealed = await store.find_head(tx, chain_id)
+    response = web.StreamResponse(headers={**SAFE_HEADERS, "Content-Type": LINES})
+    await response.prepare(request)
+    async for links, personal in _pages(request, chain_id, sealed.head.seq if sealed else 0):
+        lines = (AuditEntryView.of(link, personal).model_dump_json() for link in links)
+        await response.write("".join(f"{line}\n" for line in lines).encode())
+    await response.write_eof()
+    return response

@@ -1,0 +1,125 @@
+"""The chain of audit entries: each link's hash covers its entry and the hash of the link before.
+
+One chain per organisation, one for what belongs to none. Rule: docs/rules/identity.md, Audit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+from uuid import UUID
+
+from eb_contracts.audit import AuditEntry
+
+PLATFORM = UUID(int=0)
+"""The chain of what belongs to no organisation: catalog, rates, platform roles."""
+START = bytes(32)
+"""What the first link of a chain follows."""
+
+
+class Link(NamedTuple):
+    """An entry in its place in a chain."""
+
+    seq: int
+    service: str
+    entry: AuditEntry
+    hash: bytes
+
+
+class Head(NamedTuple):
+    """The last link of a chain; 0 before the first."""
+
+    chain_id: UUID
+    seq: int = 0
+    hash: bytes = START
+
+
+class Problem(NamedTuple):
+    """The first link of a chain that isn't as it was written."""
+
+    seq: int
+    audit_id: UUID | None
+    problem: str
+
+
+def chain_of(entry: AuditEntry) -> UUID:
+    """Give the chain an entry belongs to."""
+    return entry.org_id or PLATFORM
+
+
+def link_hash(previous: bytes, chain_id: UUID, seq: int, service: str, entry: AuditEntry) -> bytes:
+    """Give SHA-256 over the previous hash and the entry as one JSON array; docs/rules/identity.md, Audit."""
+    parts = [
+        str(chain_id),
+        seq,
+        str(entry.audit_id),
+        service,
+        entry.entity,
+        entry.entity_id,
+        entry.action,
+        entry.actor,
+        entry.on_behalf_of,
+        entry.session_user,
+        entry.request_id,
+        entry.trace_id,
+        entry.at.isoformat(),
+        entry.before,
+        entry.after,
+    ]
+    text = json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(previous + text.encode()).digest()
+
+
+def extend(head: Head, entries: Iterable[tuple[str, AuditEntry]]) -> tuple[Head, list[Link]]:
+    """Put entries (with their services) at the end of a chain; the new head and the links."""
+    links = []
+    for service, entry in entries:
+        seq = head.seq + 1
+        link = Link(seq, service, entry, link_hash(head.hash, head.chain_id, seq, service, entry))
+        links.append(link)
+        head = Head(head.chain_id, seq, link.hash)
+    return head, links
+
+
+def seal(key: bytes, head: Head) -> bytes:
+    """Give the seal of a head: whoever can write the database but lacks the key can't make it."""
+    return hmac.digest(key, head.chain_id.bytes + head.seq.to_bytes(8, "big") + head.hash, "sha256")
+
+
+@dataclass(slots=True)
+class Check:
+    """A chain being followed from its first link; `problem` is the first that is wrong, and stays."""
+
+    at: Head
+    problem: Problem | None = None
+
+    def follow(self, links: Iterable[Link]) -> None:
+        """Follow further links, in the order of their numbers."""
+        for link in links:
+            if self.problem is None:
+                self._step(link)
+
+    def _step(self, link: Link) -> None:
+        seq = self.at.seq + 1
+        if link.seq != seq:
+            self.problem = Problem(seq, None, "missing")
+            return
+        expected = link_hash(self.at.hash, self.at.chain_id, seq, link.service, link.entry)
+        if not hmac.compare_digest(expected, link.hash):
+            self.problem = Problem(seq, link.entry.audit_id, "changed")
+        self.at = Head(self.at.chain_id, seq, expected)
+
+    def finish(self, head: Head, sealed: bytes, key: bytes) -> None:
+        """Compare the end with the sealed head."""
+        if self.problem is not None:
+            return
+        if not hmac.compare_digest(seal(key, head), sealed):
+            self.problem = Problem(head.seq, None, "head_forged")
+        elif head.seq > self.at.seq:
+            self.problem = Problem(self.at.seq + 1, None, "missing")
+        elif head.hash != self.at.hash:
+            self.problem = Problem(head.seq, None, "changed")

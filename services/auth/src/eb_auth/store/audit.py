@@ -1,0 +1,158 @@
+"""The chains of audit entries, and the personal values that entries only commit to."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import asyncpg
+
+from eb_contracts.audit import AuditEntry
+from eb_kit.tx import Tx
+
+from ..domain.audit import Head, Link
+
+ENTRY = (
+    'audit_id, entity, entity_id, action, actor, on_behalf_of, session_user_name AS "session_user", request_id,'
+    " trace_id, at, before::text AS before, after::text AS after"
+)
+
+
+class Sealed(NamedTuple):
+    """A head as it is kept, with its seal."""
+
+    head: Head
+    seal: bytes
+
+
+async def list_chained(tx: Tx, audit_ids: Collection[UUID]) -> set[UUID]:
+    """Give those of the entries that are in a chain already."""
+    rows = await tx.fetch("SELECT audit_id FROM audit_chain WHERE audit_id = ANY($1)", list(audit_ids))
+    return {row["audit_id"] for row in rows}
+
+
+async def lock_heads(tx: Tx, chain_ids: Collection[UUID]) -> dict[UUID, Head]:
+    """Lock the heads of chains until `tx` ends, in the order of their ids; new ones start empty."""
+    await tx.execute(
+        "INSERT INTO audit_chain_head (chain_id, seq, hash, seal)"
+        " SELECT id, 0, decode(repeat('00', 32), 'hex'), '' FROM unnest($1::uuid[]) AS id ON CONFLICT DO NOTHING",
+        sorted(chain_ids),
+    )
+    rows = await tx.fetch(
+        "SELECT chain_id, seq, hash FROM audit_chain_head WHERE chain_id = ANY($1) ORDER BY chain_id FOR UPDATE",
+        list(chain_ids),
+    )
+    return {row["chain_id"]: Head(UUID(int=row["chain_id"].int), row["seq"], row["hash"]) for row in rows}
+
+
+async def insert_links(tx: Tx, chain_id: UUID, links: Sequence[Link]) -> None:
+    """Keep new links of a chain."""
+    entries = [link.entry for link in links]
+    await tx.execute(
+        "INSERT INTO audit_chain (chain_id, seq, audit_id, service, entity, entity_id, action, actor, on_behalf_of,"
+        " session_user_name, request_id, trace_id, at, before, after, hash)"
+        " SELECT $1, n.seq, n.audit_id, n.service, n.entity, n.entity_id, n.action, n.actor, n.on_behalf_of,"
+        " n.session, n.request_id, n.trace_id, n.at, n.before::jsonb, n.after::jsonb, n.hash"
+        " FROM unnest($2::bigint[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],"
+        " $10::text[], $11::text[], $12::text[], $13::timestamptz[], $14::text[], $15::text[], $16::bytea[])"
+        " AS n (seq, audit_id, service, entity, entity_id, action, actor, on_behalf_of, session, request_id,"
+        " trace_id, at, before, after, hash)",
+        chain_id,
+        [link.seq for link in links],
+        [entry.audit_id for entry in entries],
+        [link.service for link in links],
+        *([getattr(entry, name) for entry in entries] for name in _TEXTS[:6]),
+        *([getattr(entry, name) for entry in entries] for name in _TEXTS[6:]),
+        [link.hash for link in links],
+    )
+
+
+_TEXTS = (
+    "entity", "entity_id", "action", "actor", "on_behalf_of", "session_user",
+    "request_id", "trace_id", "at", "before", "after",
+)  # fmt: skip
+
+
+async def update_heads(tx: Tx, heads: Sequence[Sealed]) -> None:
+    """Move locked heads on."""
+    await tx.executemany(
+        "UPDATE audit_chain_head SET seq = $2, hash = $3, seal = $4 WHERE chain_id = $1",
+        [(one.head.chain_id, one.head.seq, one.head.hash, one.seal) for one in heads],
+    )
+
+
+async def find_head(tx: Tx, chain_id: UUID) -> Sealed | None:
+    """Give the head of a chain; None where nothing was ever chained."""
+    row = await tx.fetchrow("SELECT seq, hash, seal FROM audit_chain_head WHERE chain_id = $1", chain_id)
+    return Sealed(Head(chain_id, row["seq"], row["hash"]), row["seal"]) if row else None
+
+
+async def list_heads(tx: Tx, after: UUID | None, limit: int) -> list[UUID]:
+    """Give the ids of chains in order, after one."""
+    rows = await tx.fetch(
+        "SELECT chain_id FROM audit_chain_head WHERE $1::uuid IS NULL OR chain_id > $1 ORDER BY chain_id LIMIT $2",
+        after,
+        limit,
+    )
+    return [UUID(int=row["chain_id"].int) for row in rows]
+
+
+async def list_links(tx: Tx, chain_id: UUID, after_seq: int, limit: int) -> list[Link]:
+    """Give links of a chain in their order, after a number."""
+    rows = await tx.fetch(
+        f"SELECT seq, service, hash, {ENTRY} FROM audit_chain WHERE chain_id = $1 AND seq > $2 ORDER BY seq LIMIT $3",
+        chain_id,
+        after_seq,
+        limit,
+    )
+    return [_link(chain_id, row) for row in rows]
+
+
+async def list_newest_links(
+    tx: Tx, chain_id: UUID, filters: Mapping[str, Any], before_seq: int | None, limit: int
+) -> list[Link]:
+    """Give a page of a chain's links, newest first.
+
+    Filters (None for any): entity, entity_id, actor, action, service, start and end of `at` (half open).
+    """
+    rows = await tx.fetch(
+        f"SELECT seq, service, hash, {ENTRY} FROM audit_chain"
+        " WHERE chain_id = $1 AND ($2::bigint IS NULL OR seq < $2) AND ($3::text IS NULL OR entity = $3)"
+        " AND ($4::text IS NULL OR entity_id = $4) AND ($5::text IS NULL OR actor = $5)"
+        " AND ($6::text IS NULL OR action = $6) AND ($7::text IS NULL OR service = $7)"
+        " AND ($8::timestamptz IS NULL OR at >= $8) AND ($9::timestamptz IS NULL OR at < $9)"
+        " ORDER BY seq DESC LIMIT $10",
+        chain_id,
+        before_seq,
+        *(filters[name] for name in ("entity", "entity_id", "actor", "action", "service", "start", "end")),
+        limit,
+    )
+    return [_link(chain_id, row) for row in rows]
+
+
+def _link(chain_id: UUID, row: asyncpg.Record) -> Link:
+    members = dict(row)
+    seq, service, digest = members.pop("seq"), members.pop("service"), members.pop("hash")
+    return Link(
+        seq, service, AuditEntry.trusted(org_id=chain_id if chain_id.int else None, **members), digest
+    )
+
+
+async def list_personal(
+    tx: Tx, audit_ids: Collection[UUID]
+) -> dict[UUID, dict[str, tuple[str | None, str | None]]]:
+    """Give the personal values of entries that weren't erased: by entry, by column, before and after."""
+    rows = await tx.fetch(
+        "SELECT audit_id, name, before, after FROM audit_personal WHERE audit_id = ANY($1)", list(audit_ids)
+    )
+    found: dict[UUID, dict[str, tuple[str | None, str | None]]] = {}
+    for row in rows:
+        found.setdefault(row["audit_id"], {})[row["name"]] = (row["before"], row["after"])
+    return found
+
+
+async def delete_personal(tx: Tx, value: str) -> int:
+    """Erase a personal value from all entries (owner only); give from how many."""
+    done = await tx.execute("DELETE FROM audit_personal WHERE before = $1 OR after = $1", value)
+    return int(done.split()[-1])

@@ -1,0 +1,283 @@
+"""The audit: entries of all services in one chain per organisation, provable, readable, and free of what was erased."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from eb_auth.flows import chain_entries
+from eb_contracts.audit import AuditEntry, AuditRecorded
+from eb_contracts.ids import new_id
+from eb_kit.audit import send_audit_entries
+
+from .conftest import AuthService, Person
+
+Tamper = Callable[["asyncpg.Connection[Any]", UUID], Awaitable[Any]]
+
+
+async def chain(auth: AuthService) -> int:
+    """Do what the clock door and the bus door do: send what waits, and chain it."""
+    count = 0
+    while True:
+        async with auth.client.context.begin("system:auth") as tx:
+            taken = await send_audit_entries(tx)
+            for message in tx.outgoing:
+                assert isinstance(message, AuditRecorded)
+                await chain_entries(tx, [(message.service, entry) for entry in message.entries])
+            tx.outgoing.clear()
+        count += taken
+        if not taken:
+            return count
+
+
+async def changed_org(auth: AuthService, changes: int = 5) -> tuple[Person, UUID]:
+    """An organisation with its Admin and some changes in its chain."""
+    ada = await auth.sign_in("ada@example.com")
+    org_id = (await ada.found_org())["org_id"]
+    for number in range(changes):
+        done = await ada.call("PATCH", f"/orgs/{org_id}", {"legal_name": f"Name {number}"})
+        assert done.status == 200
+    await chain(auth)
+    return ada, UUID(org_id)
+
+
+async def verified(ada: Person, org_id: UUID) -> Any:
+    answer = await ada.call("GET", f"/orgs/{org_id}/audit:verify")
+    assert answer.status == 200
+    return answer.body
+
+
+async def test_each_change_is_listed_once_with_its_actor_and_both_states(auth: AuthService) -> None:
+    ada, org_id = await changed_org(auth, changes=2)
+
+    listed = (await ada.call("GET", f"/orgs/{org_id}/audit?entity=organization")).body["items"]
+
+    assert [item["action"] for item in listed] == ["update", "update", "insert"]
+    assert {item["actor"] for item in listed} == {f"user:{ada.user_id}"}
+    assert [item["after"]["legal_name"] for item in listed[:2]] == ["Name 1", "Name 0"]
+    assert listed[0]["before"]["legal_name"] == "Name 0"
+    assert listed[2]["before"] is None
+    assert all(item["request_id"] and item["trace_id"] and item["service"] == "auth" for item in listed)
+
+
+async def test_a_chain_is_proved_up_to_its_head(auth: AuthService) -> None:
+    ada, org_id = await changed_org(auth)
+    proof = await verified(ada, org_id)
+    assert (proof["valid"], proof["first_bad"]) == (True, None)
+    assert proof["entries"] >= 7
+
+    again = await verified(ada, org_id)
+    assert again == proof
+
+
+async def test_sending_and_chaining_twice_changes_nothing(auth: AuthService) -> None:
+    ada, org_id = await changed_org(auth)
+    proof = await verified(ada, org_id)
+    rows = await auth.owner.fetch("SELECT audit_id FROM auth.audit_entry")
+    await auth.owner.executemany(
+        "INSERT INTO auth.audit_waiting (audit_id) VALUES ($1)", [(row["audit_id"],) for row in rows]
+    )
+    assert await chain(auth) == len(rows)
+    assert await verified(ada, org_id) == proof
+
+
+async def change_a_row(owner: asyncpg.Connection[Any], org_id: UUID) -> None:
+    await owner.execute(
+        """UPDATE auth.audit_chain SET after = after || '{"legal_name": "Somebody else"}'
+           WHERE chain_id = $1 AND seq = 4""",
+        org_id,
+    )
+
+
+async def change_an_actor(owner: asyncpg.Connection[Any], org_id: UUID) -> None:
+    await owner.execute(
+        "UPDATE auth.audit_chain SET actor = 'user:x' WHERE chain_id = $1 AND seq = 4", org_id
+    )
+
+
+async def delete_a_row(owner: asyncpg.Connection[Any], org_id: UUID) -> None:
+    await owner.execute("DELETE FROM auth.audit_chain WHERE chain_id = $1 AND seq = 4", org_id)
+
+
+async def reorder_two_rows(owner: asyncpg.Connection[Any], org_id: UUID) -> None:
+    for before, after in ((4, -1), (5, 4), (-1, 5)):
+        await owner.execute(
+            "UPDATE auth.audit_chain SET seq = $3 WHERE chain_id = $1 AND seq = $2", org_id, before, after
+        )
+
+
+async def delete_and_close_the_gap(owner: asyncpg.Connection[Any], org_id: UUID) -> None:
+    await delete_a_row(owner, org_id)
+    for seq in (5, 6, 7):
+        await owner.execute(
+            "UPDATE auth.audit_chain SET seq = seq - 1 WHERE chain_id = $1 AND seq = $2", org_id, seq
+        )
+
+
+async def cut_the_tail(owner: asyncpg.Connection[Any], org_id: UUID) -> None:
+    await owner.execute("DELETE FROM auth.audit_chain WHERE chain_id = $1 AND seq >= 4", org_id)
+
+
+async def cut_the_tail_and_move_the_head(owner: asyncpg.Connection[Any], org_id: UUID) -> None:
+    await cut_the_tail(owner, org_id)
+    await owner.execute(
+        "UPDATE auth.audit_chain_head SET seq = 3, hash = (SELECT hash FROM auth.audit_chain"
+        " WHERE chain_id = $1 AND seq = 3) WHERE chain_id = $1",
+        org_id,
+    )
+
+
+@pytest.mark.parametrize(
+    ("tamper", "seq", "problem"),
+    [
+        (change_a_row, 4, "changed"),
+        (change_an_actor, 4, "changed"),
+        (delete_a_row, 4, "missing"),
+        (reorder_two_rows, 4, "changed"),
+        (delete_and_close_the_gap, 4, "changed"),
+        (cut_the_tail, 4, "missing"),
+        (cut_the_tail_and_move_the_head, 3, "head_forged"),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
+async def test_tampering_with_owner_rights_is_found_and_the_first_bad_row_named(
+    auth: AuthService, tamper: Tamper, seq: int, problem: str
+) -> None:
+    ada, org_id = await changed_org(auth)
+    await auth.owner.execute("ALTER TABLE auth.audit_chain DISABLE TRIGGER stands")
+    await tamper(auth.owner, org_id)
+
+    proof = await verified(ada, org_id)
+
+    assert not proof["valid"]
+    assert (proof["first_bad"]["seq"], proof["first_bad"]["problem"]) == (seq, problem)
+    if problem == "changed":
+        named = await auth.owner.fetchval(
+            "SELECT audit_id FROM auth.audit_chain WHERE chain_id = $1 AND seq = $2", org_id, seq
+        )
+        assert proof["first_bad"]["audit_id"] == str(named)
+
+
+@pytest.mark.parametrize("table", ["audit_chain", "audit_entry"])
+@pytest.mark.parametrize("statement", ["UPDATE auth.{} SET actor = 'x'", "DELETE FROM auth.{}"])
+async def test_no_service_role_can_change_entries(auth: AuthService, table: str, statement: str) -> None:
+    await changed_org(auth, changes=0)
+    async with auth.client.context.pool.acquire() as own:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await own.execute(statement.format(table))
+    with pytest.raises(asyncpg.PostgresError, match="its rows stand"):
+        await auth.owner.execute(statement.format(table))
+
+
+async def test_concurrent_takes_fork_no_chain(auth: AuthService) -> None:
+    ada, org_id = await changed_org(auth, changes=0)
+    at = (await auth.owner.fetchval("SELECT max(at) FROM auth.audit_entry")) or None
+    before = (await verified(ada, org_id))["entries"]
+    entries = [an_entry(org_id, at) for _ in range(400)]
+
+    async def take(some: list[AuditEntry]) -> None:
+        async with auth.client.context.begin("system:auth") as tx:
+            await chain_entries(tx, [("pricing", entry) for entry in some])
+
+    await asyncio.gather(*(take(entries[start::8]) for start in range(8)))
+    proof = await verified(ada, org_id)
+    assert (proof["valid"], proof["entries"]) == (True, before + 400)
+
+
+def an_entry(org_id: UUID | None, at: Any) -> AuditEntry:
+    return AuditEntry(
+        audit_id=new_id(), org_id=org_id, entity="budget", entity_id="b", action="insert", actor="user:x",
+        on_behalf_of=None, session_user="eb_pricing", request_id=None, trace_id=None, at=at,
+        before=None, after='{"amount": 0.10000000000000000001}',
+    )  # fmt: skip
+
+
+async def test_numbers_keep_every_digit_on_the_way(auth: AuthService) -> None:
+    ada, org_id = await changed_org(auth, changes=0)
+    at = await auth.owner.fetchval("SELECT max(at) FROM auth.audit_entry")
+    async with auth.client.context.begin("system:auth") as tx:
+        await chain_entries(tx, [("pricing", an_entry(org_id, at))])
+    [item] = (await ada.call("GET", f"/orgs/{org_id}/audit?service=pricing")).body["items"]
+    assert item["after"] == {"amount": "0.10000000000000000001"}
+    assert (await verified(ada, org_id))["valid"]
+
+
+async def test_entries_hold_a_commitment_in_the_place_of_an_address(auth: AuthService) -> None:
+    ada, org_id = await changed_org(auth, changes=0)
+    await ada.call("PATCH", f"/orgs/{org_id}", {"billing_email": "old.person@example.com"})
+    await chain(auth)
+
+    kept = await auth.owner.fetch("SELECT before::text, after::text FROM auth.audit_entry")
+    chained = await auth.owner.fetch("SELECT before::text, after::text FROM auth.audit_chain")
+    assert "old.person" not in str([tuple(row) for row in (*kept, *chained)])
+    [change] = (await ada.call("GET", f"/orgs/{org_id}/audit?entity=organization&action=update")).body[
+        "items"
+    ]
+    assert change["after"]["billing_email"] == "old.person@example.com"
+    salt = await auth.owner.fetchval(
+        "SELECT salt FROM auth.audit_personal WHERE after = 'old.person@example.com'"
+    )
+    committed = await auth.owner.fetchval(
+        "SELECT after ->> 'billing_email' FROM auth.audit_chain WHERE audit_id = $1",
+        UUID(change["audit_id"]),
+    )
+    assert committed == "sha256:" + hashlib.sha256(salt + b"old.person@example.com").hexdigest()
+
+
+async def test_secrets_are_left_out_even_as_hashes(auth: AuthService) -> None:
+    ada, org_id = await changed_org(auth, changes=0)
+    made = await ada.call("POST", f"/orgs/{org_id}/api-keys", {"name": "ci", "scopes": ["metering:write"]})
+    assert made.status == 201
+    await chain(auth)
+    [item] = (await ada.call("GET", f"/orgs/{org_id}/audit?entity=api_key")).body["items"]
+    assert item["after"]["name"] == "ci"
+    assert "secret_sha256" not in item["after"]
+
+
+async def test_the_export_is_the_whole_chain_as_json_lines_oldest_first(auth: AuthService) -> None:
+    ada, org_id = await changed_org(auth)
+    proof = await verified(ada, org_id)
+    answer = await ada.call("GET", f"/orgs/{org_id}/audit?format=jsonl")
+    assert answer.headers["Content-Type"] == "application/x-ndjson"
+    lines = [json.loads(line) for line in answer.raw.decode().splitlines()]
+    assert [line["seq"] for line in lines] == list(range(1, proof["entries"] + 1))
+    assert lines[-1]["hash"] == proof["head_hash"]
+
+
+async def test_pages_follow_one_another(auth: AuthService) -> None:
+    ada, org_id = await changed_org(auth)
+    whole = (await ada.call("GET", f"/orgs/{org_id}/audit")).body["items"]
+    first = (await ada.call("GET", f"/orgs/{org_id}/audit?limit=3")).body
+    second = (await ada.call("GET", f"/orgs/{org_id}/audit?limit=200&cursor={first['next_cursor']}")).body
+    assert first["items"] + second["items"] == whole
+    assert second["next_cursor"] is None
+
+
+async def test_who_has_no_right_on_an_organisation_learns_nothing_of_its_audit(auth: AuthService) -> None:
+    _, org_id = await changed_org(auth)
+    eve = await auth.sign_in("eve@example.com")
+    for path in (f"/orgs/{org_id}/audit", f"/orgs/{org_id}/audit:verify"):
+        assert (await eve.call("GET", path)).status == 404
+    assert (await eve.call("GET", "/platform/audit")).status == 403
+    finance = await auth.call("GET", "/platform/audit", None, **auth.staff("Finance"))
+    assert finance.status == 200
+
+
+async def test_chaining_keeps_up_with_bulk_changes(auth: AuthService) -> None:
+    """1,000 entries of 50 organisations in well under 2 s: writers never wait for a chain."""
+    await changed_org(auth, changes=0)
+    at = await auth.owner.fetchval("SELECT max(at) FROM auth.audit_entry")
+    orgs = [new_id() for _ in range(50)]
+    entries = [("catalog", an_entry(orgs[n % 50], at)) for n in range(1_000)]
+    started = time.perf_counter()
+    async with auth.client.context.begin("system:auth") as tx:
+        await chain_entries(tx, entries)
+    assert time.perf_counter() - started < 2
