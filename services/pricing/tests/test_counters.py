@@ -58,7 +58,7 @@ def on_day(day: int, quantity: str) -> UsageRecord:
 
 def rated(counter: Counter, priced: Priced, records: Sequence[UsageRecord]) -> tuple[Counter, list[Rated]]:
     counters = {KEY: counter}
-    charges, refused = rate_all(counters, [Priceable(KEY, priced, list(records))], NOW)
+    charges, refused = rate_all(counters, [Priceable(KEY, priced, list(records))], NOW, {})
     assert refused == []
     return counters[KEY], charges
 
@@ -97,7 +97,7 @@ def test_amounts_and_taxes_end_where_they_would_had_all_been_known_before(
     counter, charges = rated(fresh(), before, used)
 
     charged_at = [(one.charge.time, one.charge.amount_gross) for one in charges]
-    counter, adjusting = adjust(counter, after, NOW, charged_at)
+    counter, _, adjusting = adjust(counter, after, NOW, None, charged_at)
     counter, later = rated(counter, after, more)
 
     everything = [*charges, *adjusting, *later]
@@ -134,7 +134,7 @@ def test_an_adjustment_stays_inside_its_period() -> None:
 def test_terms_that_change_no_amount_make_no_charge() -> None:
     counter, _ = rated(fresh(), priced_by("1"), [on_day(3, "5")])
 
-    after, adjusting = adjust(counter, priced_by("1.00"), NOW)
+    after, _, adjusting = adjust(counter, priced_by("1.00"), NOW)
 
     assert adjusting == []
     assert after.version == counter.version

@@ -119,7 +119,7 @@ async def _learn_terms(tx: Tx, terms_hashes: set[str]) -> None:
 
 
 async def _park(tx: Tx, waiting: Sequence[Waiting]) -> None:
-    """Keep usage that waits, and note which terms it waits for."""
+    """Keep usage that waits, tell which began to, and note which terms it waits for."""
     known_skus = await store.list_known_skus(tx, {one.usage.sku for one in waiting})
     news = await store.insert_unrated_once(tx, waiting, known_skus)
     for start in range(0, len(news), MOST_IN_MESSAGE):
@@ -138,7 +138,7 @@ async def _rate(tx: Tx, priceable: Sequence[Priceable]) -> list[Waiting]:
     charged = await store.find_charged(tx, [record for group in priceable for record in group.records])
     due = [_without(group, charged) for group in priceable] if charged else priceable
     before = dict(counters)
-    rated, refused = rate_all(counters, due, tx.minute)
+    rated, refused = rate_all(counters, due, tx.minute, {})
     await write(tx, [counter for key, counter in counters.items() if counter is not before[key]], rated)
     return refused
 
@@ -217,7 +217,7 @@ async def _adjust(
     after: list[Counter] = []
     rated: list[Rated] = []
     for key, counter in counters.items():
-        moved, adjusting = adjust(counter, priced[key], tx.minute, charged_at.get(key))
+        moved, _, adjusting = adjust(counter, priced[key], tx.minute, None, charged_at.get(key))
         if moved.is_bounded():
             after.append(moved)
             rated.extend(adjusting)

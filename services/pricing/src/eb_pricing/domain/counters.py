@@ -6,9 +6,10 @@ Rule: docs/rules/pricing.md, The one formula; Tax.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from eb_contracts.ids import new_id
@@ -16,8 +17,9 @@ from eb_contracts.metering import UsageRecord
 from eb_contracts.pricing import Charge, CounterState
 from eb_rating import Counter as Sums
 from eb_rating import charge, tax_target
-from eb_rating.prices import Priced
+from eb_rating.prices import Priced, Tax
 
+from .guardrails import Due, Guard, Settled, settle
 from .waiting import Waiting
 
 ZERO = Decimal(0)
@@ -45,12 +47,15 @@ class TaxSum(NamedTuple):
 
 
 NO_TAX = TaxSum(None)
+NO_TAX_RATE = Tax(None, None)
 
 
 class Counter(NamedTuple):
-    """An org's use of a SKU in a period, what it was charged, and by which terms last.
+    """An org's use of a SKU in a period, what was due for it, and by which terms last.
 
-    `taxes` holds one sum per rate met, the last used first. Version 0: nothing was ever charged.
+    `sums.charged` is what was due before caps, so that charges telescope: the gross amounts and `waived`, the
+    part of it that caps cut. `taxes` holds one sum per rate met, the last used first. Version 0: nothing was
+    ever charged.
     """
 
     key: CounterKey
@@ -60,6 +65,7 @@ class Counter(NamedTuple):
     retail_key: str | None
     version: int
     taxes: tuple[TaxSum, ...] = ()
+    waived: Decimal = ZERO
 
     def is_rated_by(self, priced: Priced) -> bool:
         """Tell whether what was charged so far follows these terms, or nothing was charged yet."""
@@ -71,10 +77,11 @@ class Counter(NamedTuple):
 
 
 class Rated(NamedTuple):
-    """A charge as it goes out, and the tax sum after it."""
+    """A charge as it goes out, the tax sum after it, and what guards did to it where there were any."""
 
     charge: Charge
     tax: TaxSum
+    settled: Settled | None = None
 
 
 class Priceable(NamedTuple):
@@ -85,69 +92,116 @@ class Priceable(NamedTuple):
     records: list[UsageRecord]
 
 
+Guards = dict[UUID, Guard]
+"""What guards organisations; those that nothing guards are left out."""
+
+
 def rate_all(
-    counters: dict[CounterKey, Counter], usage: Iterable[Priceable], minute: datetime
+    counters: dict[CounterKey, Counter], usage: Iterable[Priceable], minute: datetime, guards: Guards
 ) -> tuple[list[Rated], list[Waiting]]:
-    """Charge record by record, moving `counters`; give the charges, and what would pass the bounds.
+    """Charge record by record, moving `counters` and `guards`; give the charges, and what would pass the bounds.
 
     Where terms changed since a counter was last charged, the adjusting charge comes first.
     """
     rated: list[Rated] = []
     refused: list[Waiting] = []
     for key, priced, records in usage:
-        counter = counters[key]
+        counter, guard = counters[key], guards.get(key.org_id)
         for record in records:
-            adjusting: list[Rated] = []
-            moved = counter
+            before = counter, guard, len(rated)
             if not counter.is_rated_by(priced):
-                moved, adjusting = adjust(counter, priced, minute)
-            moved, charged = rate_usage(moved, record, priced)
-            if moved.is_bounded():
-                counter = moved
-                rated += [*adjusting, charged]
-            else:
+                counter, guard, adjusting = adjust(counter, priced, minute, guard)
+                rated += adjusting
+            counter, guard, charged = rate_usage(counter, record, priced, minute, guard)
+            rated.append(charged)
+            if not counter.is_bounded():
+                counter, guard, count = before
+                del rated[count:]
                 refused.append(Waiting(record, is_out_of_bounds=True))
         counters[key] = counter
+        if guard is not None:
+            guards[key.org_id] = guard
     return rated, refused
 
 
-def rate_usage(counter: Counter, usage: UsageRecord, priced: Priced) -> tuple[Counter, Rated]:
+def rate_usage(
+    counter: Counter, usage: UsageRecord, priced: Priced, minute: datetime, guard: Guard | None = None
+) -> tuple[Counter, Guard | None, Rated]:
     """Count a usage record and charge for it; its charge has the record's id.
 
     The counter must be rated by `priced` already. A void's record is negative, and so is its charge.
     """
     sums, due = charge(counter.sums, usage.quantity, usage.events, priced.terms)
-    tax_code, taxes, tax_due = _tax_of(counter.taxes, due, usage.minute, priced)
-    after = _moved(counter, sums, priced, taxes)
-    rated = Charge.trusted(
+    return charge_for(
+        counter,
+        sums,
+        due,
+        priced,
+        minute,
+        guard,
         charge_id=str(usage.usage_id),
-        org_id=usage.org_id,
         project_id=usage.project_id,
-        sku=usage.sku,
-        period=priced.period,
         time=usage.minute,
         kind="usage",
         quantity=usage.quantity,
         event_count=usage.events,
+        trace_ids=usage.trace_ids,
+    )
+
+
+def charge_for(
+    counter: Counter,
+    sums: Sums,
+    due: Decimal,
+    priced: Priced,
+    minute: datetime,
+    guard: Guard | None,
+    *,
+    time: datetime,
+    project_id: UUID | None = None,
+    tax_correction: Decimal = ZERO,
+    **about: Any,
+) -> tuple[Counter, Guard | None, Rated]:
+    """Make a charge of what is due when a counter moves to `sums`: the one way for charges of every kind.
+
+    Caps cut, what is left is gross and taxed by the rate in force at `time`, credits pay a part of gross
+    (their expiry is judged at `minute`). `about` are the other members of the charge. `tax_correction` is
+    tax due besides.
+    """
+    gross, waived, credit, settled = due, ZERO, ZERO, None
+    if guard is not None or counter.waived:
+        meets = Due(due, project_id, priced.period, counter.waived)
+        moved, settled = settle(guard or Guard(), meets, priced.terms, minute)
+        gross, waived, credit = settled.gross, settled.waived, settled.credit
+        guard = guard and moved
+    tax_code, taxes, tax_due = _tax_of(counter.taxes, gross, time, priced)
+    after = _moved(counter, sums, priced, taxes, waived)
+    made = Charge.trusted(
+        org_id=after.key.org_id,
+        project_id=project_id,
+        sku=after.key.sku,
+        period=after.key.period,
+        time=time,
         currency=after.currency,
-        amount_gross=due,
-        waived_amount=ZERO,
-        credit_applied=ZERO,
-        tax_amount=tax_due,
+        amount_gross=gross,
+        waived_amount=waived,
+        credit_applied=credit,
+        tax_amount=tax_due + tax_correction if tax_correction else tax_due,
         tax_code=tax_code,
         terms_hash=priced.terms_hash,
         counter=_state(after),
-        trace_ids=usage.trace_ids,
+        **about,
     )
-    return after, Rated(rated, taxes[0] if taxes else NO_TAX)
+    return after, guard, Rated(made, taxes[0] if taxes else NO_TAX, settled)
 
 
 def adjust(
     counter: Counter,
     priced: Priced,
     minute: datetime,
+    guard: Guard | None = None,
     charged_at: Iterable[tuple[datetime, Decimal]] | None = None,
-) -> tuple[Counter, list[Rated]]:
+) -> tuple[Counter, Guard | None, list[Rated]]:
     """Bring a counter to other terms: at most one adjusting charge, none where no amount changes.
 
     With `charged_at` (the gross amounts so far by their time) tax is sorted out anew as well. In another
@@ -155,33 +209,56 @@ def adjust(
     """
     taken_back: list[Rated] = []
     if counter.version and counter.currency != priced.terms.currency:
-        counter, withdrawal = _withdraw(counter, priced, minute)
+        counter, guard, withdrawal = _withdraw(counter, priced, minute, guard)
         taken_back, charged_at = [withdrawal], None
-    taxed_before = sum((tax.taxed for tax in counter.taxes), ZERO)
-    taxes = counter.taxes if charged_at is None else _sorted_out(charged_at, priced)
+    correction = ZERO
+    if charged_at is not None:
+        taxes = _sorted_out(charged_at, priced)
+        correction = _taxed(taxes) - _taxed(counter.taxes)
+        counter = counter._replace(taxes=taxes)
     sums, due = charge(counter.sums, ZERO, 0, priced.terms)
-    time = adjustment_time(priced, minute)
-    tax_code, taxes, _ = _tax_of(taxes, due, time, priced)
-    tax_due = sum((tax.taxed for tax in taxes), ZERO) - taxed_before
-    if not due and not tax_due:
-        return _moved(counter, sums, priced, taxes)._replace(version=counter.version), taken_back
-    after = _moved(counter, sums, priced, taxes)
-    rated = _adjustment(after, time, due, tax_due, tax_code, TERMS_CHANGED)
-    return after, [*taken_back, Rated(rated, taxes[0] if taxes else NO_TAX)]
-
-
-def _withdraw(counter: Counter, priced: Priced, minute: datetime) -> tuple[Counter, Rated]:
-    """Take back all that was charged in a currency that no longer is the terms'."""
-    taxed = sum((tax.taxed for tax in counter.taxes), ZERO)
-    emptied = counter._replace(
-        sums=counter.sums._replace(charged=ZERO), taxes=(), version=counter.version + 1
+    if not due and not correction:
+        moved = _moved(counter, sums, priced, counter.taxes, ZERO)
+        return moved._replace(version=counter.version), guard, taken_back
+    about = _about_adjustment(priced, minute, TERMS_CHANGED)
+    counter, guard, rated = charge_for(
+        counter, sums, due, priced, minute, guard, tax_correction=correction, **about
     )
-    time = adjustment_time(priced, minute)
-    back = _adjustment(emptied, time, -counter.sums.charged, -taxed, None, CURRENCY_CHANGED)
-    return emptied, Rated(back, NO_TAX)
+    return counter, guard, [*taken_back, rated]
 
 
-def _moved(counter: Counter, sums: Sums, priced: Priced, taxes: tuple[TaxSum, ...]) -> Counter:
+def _taxed(taxes: Iterable[TaxSum]) -> Decimal:
+    return sum((tax.taxed for tax in taxes), ZERO)
+
+
+def _withdraw(
+    counter: Counter, priced: Priced, minute: datetime, guard: Guard | None
+) -> tuple[Counter, Guard | None, Rated]:
+    """Take back all that was due in a currency that no longer is the terms', and its taxes."""
+    old = priced._replace(
+        terms_hash=counter.terms_hash or "",
+        terms=replace(priced.terms, currency=counter.currency),
+        taxes=((priced.start(), NO_TAX_RATE),),
+    )
+    sums = counter.sums._replace(charged=ZERO)
+    untaxed = counter._replace(taxes=())
+    about = _about_adjustment(priced, minute, CURRENCY_CHANGED)
+    emptied, guard, back = charge_for(
+        untaxed,
+        sums,
+        -counter.sums.charged,
+        old,
+        minute,
+        guard,
+        tax_correction=-_taxed(counter.taxes),
+        **about,
+    )
+    return emptied._replace(retail_key=counter.retail_key), guard, back
+
+
+def _moved(
+    counter: Counter, sums: Sums, priced: Priced, taxes: tuple[TaxSum, ...], waived: Decimal
+) -> Counter:
     return Counter(
         counter.key,
         priced.terms.currency,
@@ -190,33 +267,21 @@ def _moved(counter: Counter, sums: Sums, priced: Priced, taxes: tuple[TaxSum, ..
         priced.retail_key,
         counter.version + 1,
         taxes,
+        counter.waived + waived if waived else counter.waived,
     )
 
 
-def _adjustment(
-    after: Counter, time: datetime, due: Decimal, tax_due: Decimal, tax_code: str | None, reason: str
-) -> Charge:
-    return Charge.trusted(
-        charge_id=str(new_id()),
-        org_id=after.key.org_id,
-        project_id=None,
-        sku=after.key.sku,
-        period=after.key.period,
-        time=time,
-        kind="adjustment",
-        quantity=ZERO,
-        event_count=0,
-        currency=after.currency,
-        amount_gross=due,
-        waived_amount=ZERO,
-        credit_applied=ZERO,
-        tax_amount=tax_due,
-        tax_code=tax_code,
-        terms_hash=after.terms_hash or "",
-        reason=reason,
-        actor="system:pricing",
-        counter=_state(after),
-    )
+def _about_adjustment(priced: Priced, minute: datetime, reason: str) -> dict[str, Any]:
+    """Give the members of an adjusting charge: no usage is behind it."""
+    return {
+        "charge_id": str(new_id()),
+        "time": adjustment_time(priced, minute),
+        "kind": "adjustment",
+        "quantity": ZERO,
+        "event_count": 0,
+        "reason": reason,
+        "actor": "system:pricing",
+    }
 
 
 def _state(counter: Counter) -> CounterState:
