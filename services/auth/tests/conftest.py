@@ -84,6 +84,7 @@ class AuthService:
     client: Client
     mailbox: Path
     owner: asyncpg.Connection[Any]
+    owner_dsn: str
 
     async def call(self, method: str, path: str, body: object = None, **headers: str) -> Answer:
         sent: dict[str, Any] = {"headers": headers}
@@ -159,7 +160,7 @@ async def serving(
     owner = await asyncpg.connect(clone.owner_dsn)
     settings = {"EB_MAILBOX_DIR": str(mailbox), "EB_CLOCK_FILE": str(folder / "clock"), **environ}
     async with running(SERVICE, clone.dsn("auth"), NO_BROKER, doors=("api",), environ=settings) as client:
-        yield AuthService(client, mailbox, owner)
+        yield AuthService(client, mailbox, owner, clone.owner_dsn)
     await owner.close()
 
 

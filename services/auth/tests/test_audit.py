@@ -17,6 +17,8 @@ from eb_auth.flows import chain_entries
 from eb_contracts.audit import AuditEntry, AuditRecorded
 from eb_contracts.ids import new_id
 from eb_kit.audit import send_audit_entries
+from eb_tools.audit_cli import erase_person, prove
+from eb_tools.trouble import Trouble
 
 from .conftest import AuthService, Person
 
@@ -281,3 +283,51 @@ async def test_chaining_keeps_up_with_bulk_changes(auth: AuthService) -> None:
     async with auth.client.context.begin("system:auth") as tx:
         await chain_entries(tx, entries)
     assert time.perf_counter() - started < 2
+
+
+async def test_erasing_a_person_leaves_every_chain_whole(auth: AuthService) -> None:
+    ada, org_id = await changed_org(auth, changes=0)
+    await ada.call("PATCH", f"/orgs/{org_id}", {"billing_email": ada.email})
+    await ada.call("PATCH", f"/orgs/{org_id}", {"billing_email": "office@example.com"})
+    await chain(auth)
+
+    erased = await erase_person(auth.owner_dsn, ada.email, {})
+
+    assert erased >= 2
+    proof = (await auth.call("GET", f"/orgs/{org_id}/audit:verify", None, **auth.staff("Operator"))).body
+    assert proof["valid"]
+    listed = await auth.call("GET", f"/orgs/{org_id}/audit", None, **auth.staff("Operator"))
+    assert ada.email.encode() not in listed.raw
+    assert b"sha256:" in listed.raw
+    everything = await auth.owner.fetch(ALL_TEXT)
+    assert not [row["place"] for row in everything if ada.email in row["text"]]
+    assert (await ada.refresh()).status == 401
+
+
+ALL_TEXT = """
+    SELECT 'user' AS place, u::text AS text FROM auth."user" u
+    UNION ALL SELECT 'invitation', i::text FROM auth.invitation i
+    UNION ALL SELECT 'entry', e::text FROM auth.audit_entry e UNION ALL SELECT 'chain', c::text FROM auth.audit_chain c
+    UNION ALL SELECT 'personal', p::text FROM auth.audit_personal p
+    UNION ALL SELECT 'organization', o::text FROM auth.organization o
+"""
+
+
+async def test_a_billing_address_is_replaced_before_its_person_is_erased(auth: AuthService) -> None:
+    ada, org_id = await changed_org(auth, changes=0)
+    await ada.call("PATCH", f"/orgs/{org_id}", {"billing_email": ada.email})
+    with pytest.raises(Trouble, match=str(org_id)):
+        await erase_person(auth.owner_dsn, ada.email, {})
+    with pytest.raises(Trouble, match="Nobody"):
+        await erase_person(auth.owner_dsn, "nobody@example.com", {})
+
+
+async def test_every_chain_is_proved_at_once(auth: AuthService) -> None:
+    _, org_id = await changed_org(auth)
+    await auth.owner.execute("ALTER TABLE auth.audit_chain DISABLE TRIGGER stands")
+    env = {"EB_AUTH_SECRET": auth.client.context.settings.auth_secret}
+    found = [one async for one in prove(auth.owner_dsn, None, env)]
+    assert {one.problem for one in found} == {None}
+    await delete_a_row(auth.owner, org_id)
+    found = [one async for one in prove(auth.owner_dsn, None, env)]
+    assert [one.chain_id for one in found if one.problem] == [org_id]

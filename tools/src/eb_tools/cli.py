@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import asyncpg
 
 from eb_contracts.errors import Refusal
-from eb_tools import bus_cli, clock_cli, identity, invariants
+from eb_tools import audit_cli, bus_cli, clock_cli, identity, invariants
 from eb_tools.files import read_json
 from eb_tools.layout import Layout
 from eb_tools.paths import run_dir
@@ -80,6 +80,7 @@ def parser() -> argparse.ArgumentParser:
     checking = commands.add_parser("invariants", help="check that nothing is lost or counted twice")
     checking.set_defaults(do=check_invariants)
     identity.register(commands, owner_dsn)
+    audit_cli.register(commands, owner_dsn)
     bus_cli.register(commands, owner_dsn)
     return root
 

@@ -39,16 +39,22 @@ MOST_LISTED = 200
 
 
 @asynccontextmanager
-async def owner_tx(dsn: str, env: Mapping[str, str]) -> AsyncIterator[Tx]:
-    """Open a transaction in auth's schema as the database's owner; `env` names secret, issuer and clock."""
+async def owner_context(dsn: str, env: Mapping[str, str]) -> AsyncIterator[ServiceContext]:
+    """Open auth's schema as the database's owner; `env` names secret, issuer and clock."""
     context = ServiceContext(SERVICE, settings_from(dsn, env))
     context.pool = await open_pool(in_auth_schema(dsn), 1)
     try:
         context.bus = Bus(context, SERVICE.handlers)
-        async with context.begin(ACTOR) as tx:
-            yield tx
+        yield context
     finally:
         await context.pool.close()
+
+
+@asynccontextmanager
+async def owner_tx(dsn: str, env: Mapping[str, str]) -> AsyncIterator[Tx]:
+    """Open a transaction in auth's schema as the database's owner."""
+    async with owner_context(dsn, env) as context, context.begin(ACTOR) as tx:
+        yield tx
 
 
 def in_auth_schema(dsn: str) -> str:

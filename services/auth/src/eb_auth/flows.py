@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
@@ -34,6 +35,8 @@ PER_ADDRESS = 5
 PER_NETWORK_ADDRESS = 30
 ORGS_PER_USER = 60
 FACTS_A_PAGE = 500
+LINKS_A_PAGE = 2_000
+MOST_SESSIONS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,3 +306,48 @@ async def chain_entries(tx: Tx, entries: Sequence[tuple[str, AuditEntry]]) -> No
             await audit_store.insert_links(tx, chain_id, links)
             moved.append(audit_store.Sealed(after, audit.seal(key, after)))
     await audit_store.update_heads(tx, moved)
+
+
+Opener = Callable[[], AbstractAsyncContextManager[Tx]]
+
+
+async def chain_pages(open_tx: Opener, chain_id: UUID, up_to: int) -> AsyncIterator[list[audit.Link]]:
+    """Give a chain in pages, oldest first, each read in a transaction of its own: memory stays constant."""
+    after = 0
+    while after < up_to:
+        async with open_tx() as tx:
+            links = await audit_store.list_links(tx, chain_id, after, up_to, LINKS_A_PAGE)
+        if not links:
+            return
+        yield links
+        after = links[-1].seq
+
+
+async def check_chain(
+    open_tx: Opener, settings: Settings, chain_id: UUID
+) -> tuple[audit.Head, audit.Problem | None]:
+    """Compute every hash of a chain again, up to its sealed head; the head, and the first thing that is wrong."""
+    async with open_tx() as tx:
+        sealed = await audit_store.find_head(tx, chain_id)
+    if sealed is None:
+        return audit.Head(chain_id), None
+    check = audit.Check(audit.Head(chain_id))
+    async for links in chain_pages(open_tx, chain_id, sealed.head.seq):
+        check.follow(links)
+    check.finish(sealed.head, sealed.seal, audit_key(settings))
+    return sealed.head, check.problem
+
+
+async def erase_person(tx: Tx, user: sign_in.User) -> int:
+    """Take a person's address out of the users, invitations and audit entries; give from how many entries.
+
+    Owner only. Sessions end, and the address could sign in again as somebody new. The caller saw to it that no
+    organisation has it as its billing address. Rule: docs/rules/identity.md, Audit.
+    """
+    nobody = f"erased-{user.user_id}@erased.invalid"
+    await sign_in.update_user_email(tx, user.user_id, nobody)
+    await members.update_invitation_email(tx, user.email, nobody)
+    await sign_in.delete_code(tx, user.email)
+    for session in await sessions.list_live_sessions(tx, user.user_id, None, MOST_SESSIONS):
+        await end_session(tx, session, "erased")
+    return await audit_store.delete_personal(tx, user.email)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -19,13 +18,12 @@ from eb_kit.service import CONTEXT
 from eb_kit.tx import begin
 from eb_kit.web import ok, path_uuid, read_query
 
-from ..domain.audit import PLATFORM, Check, Head, Link
-from ..flows import audit_key
+from ..domain.audit import PLATFORM, Link
+from ..flows import chain_pages, check_chain
 from ..store import audit as store
 from .routes import routes
 
 LINES = "application/x-ndjson"
-LINKS_A_PAGE = 2_000
 Word = Annotated[str, Text(1, 200)]
 Action = Literal["insert", "update", "delete"]
 Personal = dict[UUID, dict[str, tuple[str | None, str | None]]]
@@ -121,15 +119,8 @@ async def verify_audit(request: web.Request) -> web.Response:
     """Prove the chain of an organisation: every hash is computed again, up to the sealed head."""
     org_id = path_uuid(request, "org_id")
     await reach(request, org_id)
-    async with begin(request) as tx:
-        sealed = await store.find_head(tx, org_id)
-    head = sealed.head if sealed else Head(org_id)
-    check = Check(Head(org_id))
-    async for links, _ in _pages(request, org_id, head.seq):
-        check.follow(links)
-    if sealed:
-        check.finish(head, sealed.seal, audit_key(request.app[CONTEXT].settings))
-    first_bad = ProblemView.model_validate(check.problem._asdict()) if check.problem else None
+    head, problem = await check_chain(lambda: begin(request), request.app[CONTEXT].settings, org_id)
+    first_bad = ProblemView.model_validate(problem._asdict()) if problem else None
     return ok(
         AuditProofView(
             valid=first_bad is None, entries=head.seq, head_hash=head.hash.hex(), first_bad=first_bad
@@ -153,29 +144,15 @@ async def _listed(request: web.Request, chain_id: UUID) -> web.StreamResponse:
     return page_of(request, query, views, lambda view: {"seq": view.seq})
 
 
-async def _pages(
-    request: web.Request, chain_id: UUID, up_to: int
-) -> AsyncIterator[tuple[Sequence[Link], Personal]]:
-    """Give a chain in pages, oldest first, each read in a transaction of its own: memory stays constant."""
-    after = 0
-    while after < up_to:
-        async with begin(request) as tx:
-            links = await store.list_links(tx, chain_id, after, LINKS_A_PAGE)
-            personal = await store.list_personal(tx, [link.entry.audit_id for link in links])
-        links = [link for link in links if link.seq <= up_to]
-        if not links:
-            return
-        yield links, personal
-        after = links[-1].seq
-
-
 async def _exported(request: web.Request, chain_id: UUID) -> web.StreamResponse:
     """Stream a chain as JSON lines, one entry each, as it stands when the export begins."""
     async with begin(request) as tx:
         sealed = await store.find_head(tx, chain_id)
     response = web.StreamResponse(headers={**SAFE_HEADERS, "Content-Type": LINES})
     await response.prepare(request)
-    async for links, personal in _pages(request, chain_id, sealed.head.seq if sealed else 0):
+    async for links in chain_pages(lambda: begin(request), chain_id, sealed.head.seq if sealed else 0):
+        async with begin(request) as tx:
+            personal = await store.list_personal(tx, [link.entry.audit_id for link in links])
         lines = (AuditEntryView.of(link, personal).model_dump_json() for link in links)
         await response.write("".join(f"{line}\n" for line in lines).encode())
     await response.write_eof()

@@ -98,12 +98,14 @@ async def list_heads(tx: Tx, after: UUID | None, limit: int) -> list[UUID]:
     return [UUID(int=row["chain_id"].int) for row in rows]
 
 
-async def list_links(tx: Tx, chain_id: UUID, after_seq: int, limit: int) -> list[Link]:
-    """Give links of a chain in their order, after a number."""
+async def list_links(tx: Tx, chain_id: UUID, after_seq: int, up_to: int, limit: int) -> list[Link]:
+    """Give links of a chain in their order, after a number and up to another."""
     rows = await tx.fetch(
-        f"SELECT seq, service, hash, {ENTRY} FROM audit_chain WHERE chain_id = $1 AND seq > $2 ORDER BY seq LIMIT $3",
+        f"SELECT seq, service, hash, {ENTRY} FROM audit_chain WHERE chain_id = $1 AND seq > $2"
+        " AND seq <= $3 ORDER BY seq LIMIT $4",
         chain_id,
         after_seq,
+        up_to,
         limit,
     )
     return [_link(chain_id, row) for row in rows]

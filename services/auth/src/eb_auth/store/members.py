@@ -135,3 +135,15 @@ async def delete_platform_role(tx: Tx, user_id: UUID, role: str) -> bool:
     await tx.execute('SELECT 1 FROM "user" WHERE user_id = $1 FOR UPDATE', user_id)
     tag = await tx.execute("DELETE FROM platform_role WHERE user_id = $1 AND role = $2", user_id, role)
     return tag == "DELETE 1"
+
+
+async def update_invitation_email(tx: Tx, email: str, replacement: str) -> None:
+    """Put another address in the place of one in all invitations; open ones end as revoked."""
+    await tx.execute(
+        "UPDATE invitation SET email = $2, consumed_at = coalesce(consumed_at, $3),"
+        " outcome = coalesce(outcome, 'revoked')"
+        " WHERE email = $1",
+        email,
+        replacement,
+        tx.now,
+    )

@@ -120,6 +120,14 @@ async def _update(
     return row
 
 
+async def list_billed_to(tx: Tx, email: str, limit: int) -> list[UUID]:
+    """Give organisations whose billing address this is."""
+    rows = await tx.fetch(
+        "SELECT org_id FROM organization WHERE lower(billing_email) = lower($1) LIMIT $2", email, limit
+    )
+    return [row["org_id"] for row in rows]
+
+
 async def list_children(tx: Tx, org_id: UUID, before: UUID | None, limit: int) -> list[Relative]:
     """Give a page of an organisation's children, newest first."""
     rows = await tx.fetch(

@@ -127,6 +127,17 @@ async def get_user(tx: Tx, user_id: UUID) -> User:
     return User(*row)
 
 
+async def find_user(tx: Tx, email: str) -> User | None:
+    """Give the user of an address, if there is one."""
+    row = await tx.fetchrow('SELECT user_id, email, default_org_id FROM "user" WHERE email = $1', email)
+    return User(*row) if row else None
+
+
+async def update_user_email(tx: Tx, user_id: UUID, email: str) -> None:
+    """Give a user another address."""
+    await tx.execute('UPDATE "user" SET email = $2 WHERE user_id = $1', user_id, email)
+
+
 async def update_default_org(tx: Tx, user_id: UUID, org_id: UUID) -> None:
     """Let the user's sign-ins start in this organisation, unless they start in another already."""
     await tx.execute(

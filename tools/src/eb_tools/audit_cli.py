@@ -1,0 +1,100 @@
+"""What the database's owner does about the audit: prove every chain, and erase a person from it.
+
+Rule: docs/rules/identity.md, Audit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from eb_auth import flows
+from eb_auth.domain.audit import PLATFORM, Problem
+from eb_auth.store import audit, orgs, sign_in
+from eb_kit.service import ServiceContext
+from eb_tools.identity import ACTOR, address_from, owner_context, owner_tx, settings_from
+from eb_tools.trouble import Trouble
+
+CHAINS_A_PAGE = 500
+MOST_NAMED = 20
+
+
+class Proved(NamedTuple):
+    """What became of one chain."""
+
+    chain_id: UUID
+    entries: int
+    problem: Problem | None
+
+
+async def prove(dsn: str, org_id: UUID | None, env: Mapping[str, str]) -> AsyncIterator[Proved]:
+    """Prove the chain of an organisation, or every chain there is."""
+    async with owner_context(dsn, env) as context:
+        settings = settings_from(dsn, env)
+        async for chain_id in _chains(context, org_id):
+            head, problem = await flows.check_chain(lambda: context.begin(ACTOR), settings, chain_id)
+            yield Proved(chain_id, head.seq, problem)
+
+
+async def _chains(context: ServiceContext, org_id: UUID | None) -> AsyncIterator[UUID]:
+    if org_id is not None:
+        yield org_id
+        return
+    after: UUID | None = None
+    while found := await _heads(context, after):
+        for chain_id in found:
+            yield chain_id
+        after = found[-1]
+
+
+async def _heads(context: ServiceContext, after: UUID | None) -> list[UUID]:
+    async with context.begin(ACTOR) as tx:
+        return await audit.list_heads(tx, after, CHAINS_A_PAGE)
+
+
+async def erase_person(dsn: str, email: str, env: Mapping[str, str]) -> int:
+    """Take a person's address out of users, invitations and audit entries; give from how many entries.
+
+    Trouble for an unknown address, and where an organisation is billed at it: give that another one first.
+    """
+    async with owner_tx(dsn, env) as tx:
+        user = await sign_in.find_user(tx, address_from(email))
+        if user is None:
+            raise Trouble(f"Nobody signs in as {email}.")
+        if billed := await orgs.list_billed_to(tx, user.email, MOST_NAMED):
+            names = ", ".join(map(str, billed))
+            raise Trouble(f"{email} is the billing address of {names}: give these another one first.")
+        return await flows.erase_person(tx, user)
+
+
+def register(subparsers: Any, owner_dsn: Callable[[], str]) -> None:
+    """Enter `eb audit-verify [ORG_ID]` and `eb erase-person EMAIL`."""
+    verify = subparsers.add_parser("audit-verify", help="prove the audit chains; status 1 when one is broken")
+    verify.add_argument("org_id", type=UUID, nargs="?", help="one organisation's chain only")
+    verify.set_defaults(do=lambda options: asyncio.run(_verify(owner_dsn(), options.org_id)))
+    erase = subparsers.add_parser(
+        "erase-person", help="take a person's address out of users and audit entries"
+    )
+    erase.add_argument("email")
+    erase.set_defaults(do=lambda options: asyncio.run(_erase(owner_dsn(), options.email)))
+
+
+async def _verify(dsn: str, org_id: UUID | None) -> int:
+    chains = entries = broken = 0
+    async for one in prove(dsn, org_id, os.environ):
+        chains, entries = chains + 1, entries + one.entries
+        if one.problem is not None:
+            broken += 1
+            whose = "the platform" if one.chain_id == PLATFORM else one.chain_id
+            print(f"{whose}: entry {one.problem.seq} is {one.problem.problem} ({one.problem.audit_id})")
+    print(f"{chains} chains with {entries} entries, {broken} broken")
+    return int(broken > 0)
+
+
+async def _erase(dsn: str, email: str) -> int:
+    count = await erase_person(dsn, email, os.environ)
+    print(f"erased from {count} audit entries; the chains stay whole")
+    return 0
