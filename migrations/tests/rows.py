@@ -39,6 +39,7 @@ CHOICE = re.compile(r"\((\w+) = ANY \(ARRAY\['([^']*)'")
 BY_TYPE: dict[str, Any] = {
     "text": "x", "public.citext": "a@example.com", "citext": "a@example.com", "boolean": True, "integer": 1,
     "smallint": 1, "bigint": 1, "numeric": Decimal("1.5"), "bytea": b"x", "jsonb": "{}", "text[]": ["x"], "uuid[]": [],
+    "integer[]": [50],
     "timestamp with time zone": NOW, "interval": None, "date": NOW.date(),
 }  # fmt: skip
 BY_NAME: dict[str, Any] = {
@@ -49,6 +50,8 @@ BY_COLUMN: dict[str, Any] = {
     "domain_verify.inbound_mail.outcome": "verified", "domain_verify.inbound_mail.raw": None,
     "domain_verify.inbound_mail.next_attempt_at": None,
     "ledger.ledger.net": Decimal(0), "ledger.partner_of_record.billing_account_id": None,
+    "auth.org_link.status": "accepted", "auth.org_link.parent_org_id": new_id(),
+    "auth.assist_session.status": "ended",
     "ledger.org_billing_mapping.percent": None, "auth.org_hierarchy.depth": 0, "catalog.tax_rate.rate": Decimal("0.5"),
     "pricing.charge.tax_rate": Decimal("0.5"), "pricing.counter.tax_rate": Decimal("0.5"),
     "domain_verify.domain_claim.domain": "example.com",

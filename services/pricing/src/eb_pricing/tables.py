@@ -11,8 +11,10 @@ from sqlalchemy import (
     Boolean,
     Column,
     DateTime,
+    ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Numeric,
     Table,
@@ -146,6 +148,7 @@ unrated_usage = Table(
     Column("trace_ids", ARRAY(Text), nullable=False),
     _text("reason"),
     _at("parked_at"),
+    Column("hold_ids", ARRAY(Uuid), nullable=False, server_default="{}"),
     Index("unrated_usage_by_sku", "sku", "org_id"),
 )
 
@@ -213,4 +216,134 @@ rerate = Table(
     _at("created_at"),
     UniqueConstraint("key_scope", "idempotency_key", name="rerate_key"),
     Index("rerate_by_org", "org_id", "rerate_id"),
+)
+
+budget = Table(
+    "budget",
+    metadata,
+    Column("budget_id", Uuid, primary_key=True),
+    Column("org_id", Uuid, nullable=False),
+    Column("project_id", Uuid),
+    _number("amount"),
+    Column("currency", CHAR(3), nullable=False),
+    Column("thresholds", ARRAY(Integer), nullable=False),
+    Column("hard_cap", Boolean, nullable=False),
+    Column(
+        "first_period",
+        Text,
+        nullable=False,
+        comment="The period that ran when it was made; it counts from there on.",
+    ),
+    _at("created_at"),
+    _at("updated_at"),
+    Index("budget_of_org", "org_id", unique=True, postgresql_where="project_id IS NULL"),
+    Index("budget_of_project", "org_id", "project_id", unique=True),
+)
+
+budget_spend = Table(
+    "budget_spend",
+    metadata,
+    Column("budget_id", Uuid, ForeignKey(budget.c.budget_id, ondelete="CASCADE"), primary_key=True),
+    _text("period", primary_key=True),
+    Column("total", Numeric, nullable=False, comment="What came to the cap so far."),
+    Column(
+        "granted",
+        Numeric,
+        nullable=False,
+        comment="What passed the cap so far: what is new of it passes with a charge.",
+    ),
+    Column("charged", Numeric, nullable=False, comment="Gross amounts charged."),
+    Column(
+        "ceiling",
+        Numeric,
+        comment="The cap, or what was granted when it was set if that was more; granted never passes it.",
+    ),
+    Column("announced", ARRAY(Integer), nullable=False, comment="Thresholds that were announced."),
+)
+
+cap_cut = Table(
+    "cap_cut",
+    metadata,
+    Column("charge_id", Text(collation="C"), primary_key=True),
+    Column("org_id", Uuid, primary_key=True),
+    Column("budget_id", Uuid, primary_key=True),
+    Column("project_id", Uuid),
+    _text("period"),
+    Column("currency", CHAR(3), nullable=False),
+    _number("cap"),
+    _number("due"),
+    _number("total"),
+    _number("granted_before"),
+    _number("granted"),
+    Index("cap_cut_by_period", "org_id", "period"),
+    comment="What a cap changed of a charge: due came to it, granted - granted_before passed;"
+    " project_id is the budget's.",
+)
+
+credit = Table(
+    "credit",
+    metadata,
+    Column("credit_id", Uuid, primary_key=True),
+    Column("org_id", Uuid, nullable=False),
+    _number("amount"),
+    Column("currency", CHAR(3), nullable=False),
+    Column("sku_types", ARRAY(Text), comment="Which SKUs it pays for; null: all."),
+    Column("priority", Integer, nullable=False),
+    Column("expires_at", DateTime(timezone=True)),
+    _text("source"),
+    _text("actor"),
+    _text("key_scope"),
+    _text("idempotency_key"),
+    Column("request_sha256", LargeBinary, nullable=False),
+    _at("created_at"),
+    UniqueConstraint("key_scope", "idempotency_key", name="credit_key"),
+    Index("credit_by_org", "org_id", "credit_id"),
+)
+
+credit_use = Table(
+    "credit_use",
+    metadata,
+    Column("credit_id", Uuid, ForeignKey(credit.c.credit_id), primary_key=True),
+    _number("drawn"),
+)
+
+credit_draw = Table(
+    "credit_draw",
+    metadata,
+    Column("charge_id", Text(collation="C"), primary_key=True),
+    Column("org_id", Uuid, primary_key=True),
+    Column("credit_id", Uuid, ForeignKey(credit.c.credit_id), primary_key=True),
+    Column("amount", Numeric, nullable=False, comment="Negative where the charge gave back."),
+    _at("created_at"),
+    Index("credit_draw_by_credit", "credit_id"),
+)
+
+initiation = Table(
+    "initiation",
+    metadata,
+    Column("org_id", Uuid, primary_key=True),
+    Column("request_id", Text(collation="C"), primary_key=True),
+    Column("project_id", Uuid),
+    _text("sku"),
+    _number("quantity"),
+    _text("period", nullable=True),
+    _text("decision"),
+    _text("reason"),
+    Column("amount", Numeric),
+    Column("currency", CHAR(3)),
+    Column("needs_credit", Boolean, nullable=False),
+    Column("hold_id", Uuid),
+    Column("expires_at", DateTime(timezone=True)),
+    Column("released_at", DateTime(timezone=True)),
+    _at("created_at"),
+    Index("initiation_by_hold", "hold_id", unique=True, postgresql_where="hold_id IS NOT NULL"),
+    Index(
+        "initiation_open",
+        "org_id",
+        "expires_at",
+        postgresql_where="hold_id IS NOT NULL AND released_at IS NULL",
+    ),
+    Index("initiation_by_age", "created_at"),
+    comment="Answers given before an action: the same question gets the same answer;"
+    " an open hold keeps its amount free.",
 )
