@@ -21,6 +21,7 @@ from eb_kit.tx import Tx
 from .domain import audit, codes, sealing, tokens
 from .domain.credentials import ApiKey, key_digest, key_fact, key_text
 from .domain.errors import TooManyAttempts
+from .domain.mails import CODE, Mail
 from .domain.orgs import Org
 from .domain.sessions import REFRESH_PREFIX, Session, Verdict, judge, token_digest
 from .settings import Settings
@@ -96,7 +97,13 @@ async def send_code(tx: Tx, email: str) -> None:
     code = f"{secrets.randbelow(10**codes.DIGITS):0{codes.DIGITS}}"
     expires_at = tx.now + codes.CODE_LIFETIME
     await sign_in.insert_code(tx, codes.LoginCode(email, _digest(tx, email, code), expires_at, 0))
-    sealed = _seal(tx, MAIL_PURPOSE, json.dumps({"to": email, "code": code}).encode())
+    await queue_mail(tx, Mail(email, CODE, {"code": code}), expires_at)
+
+
+async def queue_mail(tx: Tx, mail: Mail, expires_at: datetime) -> None:
+    """Have a mail sent once this transaction is kept, as long as it is of use; it waits sealed."""
+    content = {"to": mail.to, "kind": mail.kind, "facts": dict(mail.facts)}
+    sealed = _seal(tx, MAIL_PURPOSE, json.dumps(content).encode())
     await sign_in.insert_mail(tx, sealed, tx.now, expires_at)
 
 
@@ -258,10 +265,10 @@ async def announce_org(tx: Tx, org: Org) -> Org:
     return org
 
 
-def open_mail(tx: Tx, sealed: bytes) -> tuple[str, str]:
-    """Give the recipient and the code of a mail that waits."""
+def open_mail(tx: Tx, sealed: bytes) -> Mail:
+    """Open a mail that waited."""
     content = json.loads(sealing.unseal(settings_of(tx).auth_secret, MAIL_PURPOSE, sealed))
-    return content["to"], content["code"]
+    return Mail(content["to"], content.get("kind", CODE), content.get("facts") or {"code": content["code"]})
 
 
 def _seal(tx: Tx, purpose: str, plain: bytes) -> bytes:

@@ -42,10 +42,9 @@ async def _send(tx: Tx, mail: sign_in.WaitingMail) -> bool:
     """Tell whether a mail is done with: sent, or of no use any more."""
     if mail.expires_at <= tx.now:
         return True
-    to, code = flows.open_mail(tx, mail.sealed)
     sent_at = tx.context.clock.machine_now()
     try:
-        await outside.send(flows.settings_of(tx), outside.CodeMail(mail.mail_id, to, code, sent_at))
+        await outside.send(flows.settings_of(tx), mail.mail_id, flows.open_mail(tx, mail.sealed), sent_at)
     except outside.MailNotSent as error:
         log.warning("mail not sent, will try again", mail_id=str(mail.mail_id), error=str(error))
         return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from datetime import datetime
 from email.message import EmailMessage
 from email.utils import format_datetime, make_msgid
@@ -12,6 +11,7 @@ from uuid import UUID
 
 import aiosmtplib
 
+from .domain.mails import Mail
 from .settings import Settings
 
 SMTP_TIMEOUT_S = 3.0
@@ -21,23 +21,13 @@ class MailNotSent(Exception):
     """The mail server is away or refuses; try again later."""
 
 
-@dataclass(frozen=True, slots=True)
-class CodeMail:
-    """A mail that carries a one-time sign-in code."""
-
-    mail_id: UUID
-    to: str
-    code: str
-    sent_at: datetime
-
-
-async def send(settings: Settings, mail: CodeMail) -> None:
+async def send(settings: Settings, mail_id: UUID, mail: Mail, sent_at: datetime) -> None:
     """Send one mail; raises MailNotSent. A mail that is sent twice is the same mail twice (Message-ID)."""
-    message = _compose(settings, mail)
+    message = _compose(settings, mail_id, mail, sent_at)
     if settings.mailbox_dir is not None:
-        message["X-EB-Kind"] = "login_code"
-        message["X-EB-Code"] = mail.code
-        await asyncio.to_thread(_drop, settings.mailbox_dir, f"{mail.mail_id}.eml", message.as_bytes())
+        for name, value in mail.local_headers.items():
+            message[name] = value
+        await asyncio.to_thread(_drop, settings.mailbox_dir, f"{mail_id}.eml", message.as_bytes())
         return
     try:
         await aiosmtplib.send(
@@ -54,18 +44,15 @@ async def send(settings: Settings, mail: CodeMail) -> None:
         raise MailNotSent(type(error).__name__) from error
 
 
-def _compose(settings: Settings, mail: CodeMail) -> EmailMessage:
+def _compose(settings: Settings, mail_id: UUID, mail: Mail, sent_at: datetime) -> EmailMessage:
     message = EmailMessage()
     message["From"] = settings.mail_from
     message["To"] = mail.to
-    message["Subject"] = "Your sign-in code"
-    message["Date"] = format_datetime(mail.sent_at)
-    message["Message-ID"] = make_msgid(str(mail.mail_id), settings.mail_from.rpartition("@")[2])
+    message["Subject"] = mail.subject
+    message["Date"] = format_datetime(sent_at)
+    message["Message-ID"] = make_msgid(str(mail_id), settings.mail_from.rpartition("@")[2])
     message["Auto-Submitted"] = "auto-generated"
-    message.set_content(
-        f"Your sign-in code is {mail.code}\n\nIt is valid for ten minutes and works once."
-        " If you did not ask for it, nothing happens as long as you keep it to yourself.\n"
-    )
+    message.set_content(mail.text)
     return message
 
 
