@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .base_fees import BaseFee, base_fee, base_fees
 from .breakdown import Breakdown, TierLine, breakdown, breakdown_closed
-from .charges import Counter, charge, price, target, target_closed, tax_target
+from .charges import Counter, charge, charge_closed, price, target, target_closed, tax_target
 from .terms import Terms, Tier, from_plain
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "breakdown",
     "breakdown_closed",
     "charge",
+    "charge_closed",
     "from_plain",
     "price",
     "target",

@@ -69,6 +69,13 @@ def charge(counter: Counter, quantity: Decimal, events: int, terms: Terms) -> tu
     return Counter(counted, happened, charged), _subtract(charged, counter.charged)
 
 
+def charge_closed(counter: Counter, quantity: Decimal, events: int, terms: Terms) -> tuple[Counter, Decimal]:
+    """Count as `charge` does, in a closed period: the minimum holds, too."""
+    counted, happened = EXACT.add(counter.quantity, quantity), counter.events + events
+    charged = target_closed(counted, happened, terms)
+    return Counter(counted, happened, charged), _subtract(charged, counter.charged)
+
+
 def tax_target(gross: Decimal, terms: Terms, rate: Decimal | None) -> Decimal:
     """Give the tax that all charges at this `rate` sum to when their gross amounts sum to `gross`."""
     taxed = ZERO if rate is None else _multiply(gross, rate)

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
-from .base import USAGE, Body, Message, Number, Partitioned, register
+from .base import USAGE, Body, EntityFact, Message, Number, Partitioned, register
 
 ChargeKind = Literal["usage", "base", "one_off", "adjustment"]
 
@@ -84,3 +84,49 @@ class UsageParked(Message):
     @property
     def weight(self) -> int:
         return len(self.usage)
+
+
+@register
+class BudgetThresholdReached(Message):
+    """A budget's spend reached one of its thresholds: said once per budget, period and threshold.
+
+    `charged` is what had been charged then, of `amount`; `threshold_pct` is in percent of it. `project_id`
+    None: the organisation's budget.
+    """
+
+    TYPE = "pricing.budget.threshold_reached.v1"
+    budget_id: UUID
+    org_id: UUID
+    project_id: UUID | None
+    period: str
+    threshold_pct: int
+    amount: Number
+    charged: Number
+    currency: str
+    hard_cap: bool
+    reached_at: datetime
+
+    @property
+    def subject(self) -> str:
+        return str(self.budget_id)
+
+
+@register
+class PeriodClosed(EntityFact):
+    """A billing period of an organisation whose counters stand at their closed targets; never changes.
+
+    What comes later for it makes adjusting charges. `charges` counts the charges that the close made.
+    """
+
+    TYPE = "pricing.period.closed.v1"
+    ENTITY = "billing_period"
+    org_id: UUID
+    period: str
+    starts_at: datetime
+    ends_at: datetime
+    closed_at: datetime
+    charges: int
+
+    @property
+    def entity_id(self) -> str:
+        return f"{self.org_id}/{self.period}"

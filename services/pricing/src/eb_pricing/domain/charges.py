@@ -11,7 +11,7 @@ from decimal import Decimal
 from uuid import UUID
 
 from eb_contracts.pricing import CounterState
-from eb_rating import Breakdown, Terms, breakdown, tax_target
+from eb_rating import Breakdown, Terms, breakdown, breakdown_closed, tax_target
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,11 @@ class KeptCharge:
     actor: str | None
     trace_ids: tuple[str, ...]
     created_at: datetime
+    is_closed: bool
+    base_due: Decimal
+    counter_base: Decimal
+    days_left: int | None
+    days: int | None
 
     @property
     def after(self) -> CounterState:
@@ -56,10 +61,15 @@ class KeptCharge:
         )
 
     @property
+    def counted(self) -> Decimal:
+        """Give what the counter's quantity moved by: a base fee counts no use."""
+        return Decimal(0) if self.kind == "base" else self.quantity
+
+    @property
     def before(self) -> CounterState:
         """Give the counter before this charge."""
         return CounterState(
-            quantity=self.counter_quantity - self.quantity,
+            quantity=self.counter_quantity - self.counted,
             events=self.counter_events - self.event_count,
             charged=self.counter_charged - self.amount_gross - self.waived_amount,
             version=self.counter_version - 1,
@@ -92,6 +102,7 @@ class TaxSums:
 
 def redo(charge: KeptCharge, terms: Terms) -> tuple[Breakdown, TaxSums]:
     """Redo the sum of a charge from the counter after it and the terms it names."""
-    told = breakdown(charge.counter_quantity, charge.counter_events, terms)
+    tell = breakdown_closed if charge.is_closed else breakdown
+    told = tell(charge.counter_quantity, charge.counter_events, terms)
     taxed = tax_target(charge.tax_base, terms, charge.tax_rate)
     return told, TaxSums(charge.tax_rate, charge.tax_base, taxed)

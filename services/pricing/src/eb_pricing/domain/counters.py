@@ -16,7 +16,8 @@ from eb_contracts.ids import new_id
 from eb_contracts.metering import UsageRecord
 from eb_contracts.pricing import Charge, CounterState
 from eb_rating import Counter as Sums
-from eb_rating import charge, tax_target
+from eb_rating import charge, charge_closed, tax_target
+from eb_rating.base_fees import Proration
 from eb_rating.prices import Priced, Tax
 
 from .guardrails import Due, Guard, Settled, settle
@@ -28,6 +29,7 @@ BOUND = Decimal(10) ** 18
 A_MINUTE = timedelta(minutes=1)
 TERMS_CHANGED = "terms_changed"
 CURRENCY_CHANGED = "currency_changed"
+PERIOD_CLOSED = "period_closed"
 
 
 class CounterKey(NamedTuple):
@@ -48,14 +50,16 @@ class TaxSum(NamedTuple):
 
 NO_TAX = TaxSum(None)
 NO_TAX_RATE = Tax(None, None)
+NOTHING = Sums()
 
 
 class Counter(NamedTuple):
     """An org's use of a SKU in a period, what was due for it, and by which terms last.
 
-    `sums.charged` is what was due before caps, so that charges telescope: the gross amounts and `waived`, the
-    part of it that caps cut. `taxes` holds one sum per rate met, the last used first. Version 0: nothing was
-    ever charged.
+    `sums.charged` is what was due for usage before caps, so that charges telescope; `base` is what was due for
+    base fees; both together are the gross amounts and `waived`, the part that caps cut. `taxes` holds one sum
+    per rate met, the last used first. Version 0: nothing was ever charged. Once its period is closed, it is
+    charged by the closed target, and changed terms move it only on demand.
     """
 
     key: CounterKey
@@ -66,14 +70,28 @@ class Counter(NamedTuple):
     version: int
     taxes: tuple[TaxSum, ...] = ()
     waived: Decimal = ZERO
+    base: Decimal = ZERO
+    is_closed: bool = False
 
     def is_rated_by(self, priced: Priced) -> bool:
-        """Tell whether what was charged so far follows these terms, or nothing was charged yet."""
-        return self.version == 0 or self.terms_hash == priced.terms_hash
+        """Tell whether what was charged so far follows these terms, or has to stay, or nothing was charged yet."""
+        return self.terms_hash == priced.terms_hash or self.version == 0 or self.is_closed
 
     def is_bounded(self) -> bool:
         """Tell whether quantity and amount are what the tables, here and in the ledger, can hold."""
-        return abs(self.sums.quantity) < BOUND and self.sums.charged < BOUND
+        return abs(self.sums.quantity) < BOUND and self.sums.charged + self.base < BOUND
+
+
+class Basis(NamedTuple):
+    """What a charge stands on besides usage: a closed period; base fees due, summed up, and their proration."""
+
+    is_closed: bool = False
+    base_due: Decimal = ZERO
+    base: Decimal = ZERO
+    proration: Proration | None = None
+
+
+USAGE_ALONE = Basis()
 
 
 class Rated(NamedTuple):
@@ -82,6 +100,18 @@ class Rated(NamedTuple):
     charge: Charge
     tax: TaxSum
     settled: Settled | None = None
+    basis: Basis = USAGE_ALONE
+
+
+class Cause(NamedTuple):
+    """Why a counter is brought to its terms, and by whom."""
+
+    reason: str
+    actor: str = "system:pricing"
+
+
+BY_TERMS = Cause(TERMS_CHANGED)
+BY_CLOSE = Cause(PERIOD_CLOSED)
 
 
 class Priceable(NamedTuple):
@@ -131,7 +161,8 @@ def rate_usage(
 
     The counter must be rated by `priced` already. A void's record is negative, and so is its charge.
     """
-    sums, due = charge(counter.sums, usage.quantity, usage.events, priced.terms)
+    rate = charge_closed if counter.is_closed else charge
+    sums, due = rate(counter.sums, usage.quantity, usage.events, priced.terms)
     return charge_for(
         counter,
         sums,
@@ -160,13 +191,15 @@ def charge_for(
     time: datetime,
     project_id: UUID | None = None,
     tax_correction: Decimal = ZERO,
+    base_due: Decimal = ZERO,
+    proration: Proration | None = None,
     **about: Any,
 ) -> tuple[Counter, Guard | None, Rated]:
     """Make a charge of what is due when a counter moves to `sums`: the one way for charges of every kind.
 
     Caps cut, what is left is gross and taxed by the rate in force at `time`, credits pay a part of gross
     (their expiry is judged at `minute`). `about` are the other members of the charge. `tax_correction` is
-    tax due besides.
+    tax due besides. `base_due` is the part of what is due that base fees make.
     """
     gross, waived, credit, settled = due, ZERO, ZERO, None
     if guard is not None or counter.waived:
@@ -175,7 +208,7 @@ def charge_for(
         gross, waived, credit = settled.gross, settled.waived, settled.credit
         guard = guard and moved
     tax_code, taxes, tax_due = _tax_of(counter.taxes, gross, time, priced)
-    after = _moved(counter, sums, priced, taxes, waived)
+    after = _moved(counter, sums, priced, taxes, waived, base_due)
     made = Charge.trusted(
         org_id=after.key.org_id,
         project_id=project_id,
@@ -192,7 +225,10 @@ def charge_for(
         counter=_state(after),
         **about,
     )
-    return after, guard, Rated(made, taxes[0] if taxes else NO_TAX, settled)
+    basis = USAGE_ALONE
+    if after.is_closed or after.base or base_due:
+        basis = Basis(after.is_closed, base_due, after.base, proration)
+    return after, guard, Rated(made, taxes[0] if taxes else NO_TAX, settled, basis)
 
 
 def adjust(
@@ -201,11 +237,15 @@ def adjust(
     minute: datetime,
     guard: Guard | None = None,
     charged_at: Iterable[tuple[datetime, Decimal]] | None = None,
+    *,
+    cause: Cause = BY_TERMS,
+    base: Decimal | None = None,
 ) -> tuple[Counter, Guard | None, list[Rated]]:
     """Bring a counter to other terms: at most one adjusting charge, none where no amount changes.
 
-    With `charged_at` (the gross amounts so far by their time) tax is sorted out anew as well. In another
-    currency what was charged is taken back in the old one first, by a charge of its own.
+    With `charged_at` (the gross amounts so far by their time) tax is sorted out anew as well; with `base` the
+    base fees come to that sum. In another currency what was charged is taken back in the old one first, by a
+    charge of its own.
     """
     taken_back: list[Rated] = []
     if counter.version and counter.currency != priced.terms.currency:
@@ -216,15 +256,32 @@ def adjust(
         taxes = _sorted_out(charged_at, priced)
         correction = _taxed(taxes) - _taxed(counter.taxes)
         counter = counter._replace(taxes=taxes)
-    sums, due = charge(counter.sums, ZERO, 0, priced.terms)
-    if not due and not correction:
-        moved = _moved(counter, sums, priced, counter.taxes, ZERO)
+    sums, due = _due_by(counter, priced)
+    base_due = ZERO if base is None else base - counter.base
+    if not due and not base_due and not correction:
+        moved = _moved(counter, sums, priced, counter.taxes, ZERO, ZERO)
         return moved._replace(version=counter.version), guard, taken_back
-    about = _about_adjustment(priced, minute, TERMS_CHANGED)
     counter, guard, rated = charge_for(
-        counter, sums, due, priced, minute, guard, tax_correction=correction, **about
+        counter,
+        sums,
+        due + base_due,
+        priced,
+        minute,
+        guard,
+        tax_correction=correction,
+        base_due=base_due,
+        **_about_adjustment(priced, minute, cause),
     )
     return counter, guard, [*taken_back, rated]
+
+
+def _due_by(counter: Counter, priced: Priced) -> tuple[Sums, Decimal]:
+    """Give the sums by these terms, and what is due: nothing before the first use while the period is open."""
+    if counter.is_closed:
+        return charge_closed(counter.sums, ZERO, 0, priced.terms)
+    if counter.sums == NOTHING:
+        return counter.sums, ZERO
+    return charge(counter.sums, ZERO, 0, priced.terms)
 
 
 def _taxed(taxes: Iterable[TaxSum]) -> Decimal:
@@ -242,22 +299,27 @@ def _withdraw(
     )
     sums = counter.sums._replace(charged=ZERO)
     untaxed = counter._replace(taxes=())
-    about = _about_adjustment(priced, minute, CURRENCY_CHANGED)
     emptied, guard, back = charge_for(
         untaxed,
         sums,
-        -counter.sums.charged,
+        -counter.sums.charged - counter.base,
         old,
         minute,
         guard,
         tax_correction=-_taxed(counter.taxes),
-        **about,
+        base_due=-counter.base,
+        **_about_adjustment(priced, minute, Cause(CURRENCY_CHANGED)),
     )
     return emptied._replace(retail_key=counter.retail_key), guard, back
 
 
 def _moved(
-    counter: Counter, sums: Sums, priced: Priced, taxes: tuple[TaxSum, ...], waived: Decimal
+    counter: Counter,
+    sums: Sums,
+    priced: Priced,
+    taxes: tuple[TaxSum, ...],
+    waived: Decimal,
+    base_due: Decimal,
 ) -> Counter:
     return Counter(
         counter.key,
@@ -268,10 +330,12 @@ def _moved(
         counter.version + 1,
         taxes,
         counter.waived + waived if waived else counter.waived,
+        counter.base + base_due if base_due else counter.base,
+        counter.is_closed,
     )
 
 
-def _about_adjustment(priced: Priced, minute: datetime, reason: str) -> dict[str, Any]:
+def _about_adjustment(priced: Priced, minute: datetime, cause: Cause) -> dict[str, Any]:
     """Give the members of an adjusting charge: no usage is behind it."""
     return {
         "charge_id": str(new_id()),
@@ -279,15 +343,16 @@ def _about_adjustment(priced: Priced, minute: datetime, reason: str) -> dict[str
         "kind": "adjustment",
         "quantity": ZERO,
         "event_count": 0,
-        "reason": reason,
-        "actor": "system:pricing",
+        "reason": cause.reason,
+        "actor": cause.actor,
     }
 
 
 def _state(counter: Counter) -> CounterState:
     sums = counter.sums
+    charged = sums.charged + counter.base if counter.base else sums.charged
     return CounterState.trusted(
-        quantity=sums.quantity, events=sums.events, charged=sums.charged, version=counter.version
+        quantity=sums.quantity, events=sums.events, charged=charged, version=counter.version
     )
 
 

@@ -37,6 +37,7 @@ SAME_IN_MESSAGE = (
 
 BESIDE = (
     "tax_rate", "tax_base", "counter_quantity", "counter_events", "counter_charged", "counter_version", "created_at",
+    "is_closed", "base_due", "counter_base", "days_left", "days",
 )  # fmt: skip
 
 NOT_YET = ("waived_amount", "credit_applied")
@@ -55,7 +56,23 @@ async def insert_charges(tx: Tx, rated: Iterable[Rated]) -> None:
 def _charge_row(rated: Rated, now: datetime) -> tuple[object, ...]:
     counter, tax = rated.charge.counter, rated.tax
     state = (counter.quantity, counter.events, counter.charged, counter.version)
-    return (*_same_in_message(rated.charge), tax.rate, tax.gross, *state, now)
+    basis = rated.basis
+    proration = basis.proration or NOT_PRORATED
+    beside = (now, basis.is_closed, basis.base_due, basis.base, *proration)
+    return (*_same_in_message(rated.charge), tax.rate, tax.gross, *state, *beside)
+
+
+NOT_PRORATED = (None, None)
+
+
+async def find_made(tx: Tx, ids: Collection[tuple[str, UUID]]) -> set[tuple[str, UUID]]:
+    """Give those of these charges (id, organisation) that exist."""
+    rows = await tx.fetch(
+        "SELECT charge_id, org_id FROM unnest($1::text[], $2::uuid[]) AS k (charge_id, org_id)"
+        " JOIN charge AS c USING (charge_id, org_id)",
+        *columns_of(list(ids), 2),
+    )
+    return {(row["charge_id"], row["org_id"]) for row in rows}
 
 
 async def list_gross_by_time(

@@ -13,18 +13,21 @@ from eb_kit.tx import Tx
 from eb_rating import Counter as Sums
 
 from ..domain.counters import Counter, CounterKey, TaxSum
+from ..domain.periods import PeriodKey
 from .lists import columns_of
 
 
 async def insert_counters_once(tx: Tx, keys: Mapping[CounterKey, str]) -> None:
     """Insert counters that may be missing, by key in its currency, in key order.
 
-    Where no row is, FOR UPDATE locks nothing, and two first charges would both win.
+    Where no row is, FOR UPDATE locks nothing, and two first charges would both win. In a closed period they
+    are closed from the start.
     """
     await tx.execute(
-        "INSERT INTO counter (org_id, sku, period, currency)"
-        " SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[]) ORDER BY 1, 2, 3"
-        " ON CONFLICT DO NOTHING",
+        "INSERT INTO counter (org_id, sku, period, currency, is_closed) SELECT k.*, EXISTS (SELECT"
+        " FROM billing_period AS p WHERE (p.org_id, p.period) = (k.org_id, k.period) AND closed_at IS NOT NULL)"
+        " FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[]) AS k (org_id, sku, period, currency)"
+        " ORDER BY 1, 2, 3 ON CONFLICT DO NOTHING",
         *columns_of(list(keys), 3),
         list(keys.values()),
     )
@@ -32,7 +35,7 @@ async def insert_counters_once(tx: Tx, keys: Mapping[CounterKey, str]) -> None:
 
 _COUNTER = (
     "c.currency, c.quantity, c.events, c.charged, c.tax_rate, c.tax_base, c.taxed, c.earlier_taxes,"
-    " c.terms_hash, c.retail_key, c.version, c.waived"
+    " c.terms_hash, c.retail_key, c.version, c.waived, c.base, c.is_closed"
 )
 
 
@@ -65,7 +68,8 @@ def _counter(key: CounterKey, row: asyncpg.Record) -> Counter:
         earlier = row["earlier_taxes"] or ()
         others = (TaxSum(*(Decimal(number) for number in numbers)) for numbers in earlier)
         taxes = (TaxSum(row["tax_rate"], row["tax_base"], row["taxed"]), *others)
-    sums = Sums(row["quantity"], row["events"], row["charged"])
+    base = row["base"]
+    sums = Sums(row["quantity"], row["events"], row["charged"] - base if base else row["charged"])
     return Counter(
         key,
         row["currency"],
@@ -75,7 +79,22 @@ def _counter(key: CounterKey, row: asyncpg.Record) -> Counter:
         row["version"],
         taxes,
         row["waived"],
+        base,
+        row["is_closed"],
     )
+
+
+async def list_counters_in(
+    tx: Tx, periods: Collection[PeriodKey], *, with_base_only: bool = False
+) -> list[Counter]:
+    """Give the counters of periods that were ever charged, or those that base fees were charged to; unlocked."""
+    rows = await tx.fetch(
+        f"SELECT c.org_id, c.sku, c.period, {_COUNTER} FROM unnest($1::uuid[], $2::text[]) AS k (org_id, period)"
+        " JOIN counter AS c USING (org_id, period)"
+        f" WHERE {'c.base <> 0' if with_base_only else 'c.version > 0'}",
+        *columns_of(list(periods), 2),
+    )
+    return [_counter(CounterKey(row["org_id"], row["sku"], row["period"]), row) for row in rows]
 
 
 async def update_counters(tx: Tx, counters: Sequence[Counter]) -> None:
@@ -85,17 +104,19 @@ async def update_counters(tx: Tx, counters: Sequence[Counter]) -> None:
         "UPDATE counter AS c SET currency = u.currency, quantity = u.quantity, events = u.events,"
         " charged = u.charged, tax_rate = u.tax_rate, tax_base = u.tax_base, taxed = u.taxed,"
         " earlier_taxes = u.earlier_taxes::jsonb, terms_hash = u.terms_hash, retail_key = u.retail_key,"
-        " version = u.version"
+        " version = u.version, base = u.base, is_closed = u.is_closed"
         " FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[]::numeric[], $6::bigint[],"
         " $7::text[]::numeric[], $8::text[]::numeric[], $9::text[]::numeric[], $10::text[]::numeric[],"
-        " $11::text[], $12::text[], $13::text[], $14::bigint[]) AS u (org_id, sku, period, currency,"
-        " quantity, events, charged, tax_rate, tax_base, taxed, earlier_taxes, terms_hash, retail_key, version)"
+        " $11::text[], $12::text[], $13::text[], $14::bigint[], $15::text[]::numeric[], $16::boolean[])"
+        " AS u (org_id, sku, period, currency,"
+        " quantity, events, charged, tax_rate, tax_base, taxed, earlier_taxes, terms_hash, retail_key, version,"
+        " base, is_closed)"
         " WHERE c.org_id = u.org_id AND c.sku = u.sku AND c.period = u.period",
         *columns_of([counter.key for counter in counters], 3),
         [counter.currency for counter in counters],
         [str(counter.sums.quantity) for counter in counters],
         [counter.sums.events for counter in counters],
-        [str(counter.sums.charged) for counter in counters],
+        [str(counter.sums.charged + counter.base) for counter in counters],
         [None if tax.rate is None else str(tax.rate) for tax in taxes],
         [str(tax.gross) for tax in taxes],
         [str(tax.taxed) for tax in taxes],
@@ -103,4 +124,6 @@ async def update_counters(tx: Tx, counters: Sequence[Counter]) -> None:
         [counter.terms_hash for counter in counters],
         [counter.retail_key for counter in counters],
         [counter.version for counter in counters],
+        [str(counter.base) for counter in counters],
+        [counter.is_closed for counter in counters],
     )
