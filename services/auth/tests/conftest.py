@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import email
 import logging
 from collections.abc import AsyncIterator, Mapping
@@ -95,6 +96,12 @@ class AuthService:
             is_json = raw and answer.content_type != "application/x-ndjson"
             parsed = await answer.json(content_type=None) if is_json else None
             return Answer(answer.status, parsed, raw, answer.headers)
+
+    async def advance(self, seconds: float) -> None:
+        """Move the business clock."""
+        file = self.client.context.settings.clock_file
+        file.write_text(str(seconds))
+        await asyncio.sleep(0.15)
 
     def codes(self, address: str) -> list[str]:
         """Give the codes mailed so far to an address, oldest first."""

@@ -13,13 +13,6 @@ from jwt import PyJWK
 from .conftest import AuthService, Person
 
 
-async def advance(auth: AuthService, seconds: float) -> None:
-    """Move the business clock."""
-    file = auth.client.context.settings.clock_file
-    file.write_text(str(seconds))
-    await asyncio.sleep(0.15)
-
-
 async def test_a_code_signs_in_and_makes_the_user(auth: AuthService) -> None:
     person = await auth.sign_in("New.Person@Example.org")
 
@@ -87,7 +80,7 @@ async def test_four_wrong_guesses_leave_the_code_alive(auth: AuthService) -> Non
 
 async def test_a_code_dies_after_ten_minutes(auth: AuthService) -> None:
     code = await auth.ask_code("slow@example.org")
-    await advance(auth, 601)
+    await auth.advance(601)
 
     answer = await auth.call("POST", "/auth/sessions", {"email": "slow@example.org", "code": code})
 
@@ -148,7 +141,7 @@ async def test_a_token_used_again_after_the_grace_ends_the_whole_family(auth: Au
     person = await auth.sign_in()
     thief = Person(auth, person.email, dict(person.tokens))
     await person.refresh()
-    await advance(auth, 11)
+    await auth.advance(11)
 
     assert (await thief.refresh()).status == 401
 
@@ -171,10 +164,10 @@ async def becomes_401(person: Person, within_s: float = 1.0) -> bool:
 async def test_an_idle_session_ends_and_so_does_an_old_one(auth: AuthService) -> None:
     idle, old = await auth.sign_in(), await auth.sign_in()
     for day in range(13, 91, 13):
-        await advance(auth, day * 86_400)
+        await auth.advance(day * 86_400)
         assert (await old.refresh()).status == 200
     assert (await idle.refresh()).status == 401
-    await advance(auth, 90 * 86_400)
+    await auth.advance(90 * 86_400)
 
     assert (await old.refresh()).status == 401
 

@@ -35,6 +35,7 @@ AUDIT_PURPOSE = "audit chain"
 PER_ADDRESS = 5
 PER_NETWORK_ADDRESS = 30
 ORGS_PER_USER = 60
+INVITATIONS_PER_USER = 60
 FACTS_A_PAGE = 500
 LINKS_A_PAGE = 2_000
 MOST_SESSIONS = 10_000
@@ -257,6 +258,13 @@ async def found_org(tx: Tx, org: Org, user_id: UUID) -> Org:
     await sign_in.update_default_org(tx, user_id, org.org_id)
     await tx.announce(await orgs.get_org_fact(tx, org))
     return org
+
+
+async def join(tx: Tx, org_id: UUID, user_id: UUID, role: str) -> None:
+    """Make somebody a member, unless they are one; the caller holds the organisation's row."""
+    if await members.lock_role(tx, org_id, user_id) is None:
+        await members.insert_member(tx, org_id, user_id, role)
+        await sign_in.update_default_org(tx, user_id, org_id)
 
 
 async def announce_org(tx: Tx, org: Org) -> Org:

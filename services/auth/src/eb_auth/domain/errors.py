@@ -51,3 +51,19 @@ class LastAdmin(Refusal):
     code = "last_admin"
     kind = Kind.CONFLICT
     title = "The last Admin of an organisation can't be removed or demoted."
+
+
+class AlreadyMember(Refusal):
+    """The invited address belongs to a member."""
+
+    code = "already_member"
+    kind = Kind.CONFLICT
+    title = "This address belongs to a member already."
+
+
+class InvitationOpen(Refusal):
+    """The invited address has an open invitation to this organisation."""
+
+    code = "invitation_open"
+    kind = Kind.CONFLICT
+    title = "This address has an open invitation already."
