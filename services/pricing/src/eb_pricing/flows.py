@@ -1,12 +1,13 @@
 """Rating usage and re-rating counters: the steps that the bus door and the sweep share.
 
-Locks are taken in this order: the facts of prices (shared), counters by key. Rule: docs/rules/pricing.md.
+Locks are taken in this order: the facts of prices (shared), counters by key, budgets by key, uses of credits
+by key, holds by key. Rule: docs/rules/pricing.md.
 """
 
 from __future__ import annotations
 
 from collections import Counter as Total
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from itertools import accumulate
@@ -18,12 +19,15 @@ import structlog
 
 from eb_contracts.ids import partition_of
 from eb_contracts.metering import UsageRecord
-from eb_contracts.pricing import Charge, ChargePriced, UsageParked
+from eb_contracts.pricing import BudgetThresholdReached, Charge, ChargePriced, UsageParked
 from eb_kit.tx import Tx
+from eb_rating import Terms
+from eb_rating.credits import Grant
 from eb_rating.prices import OrgPrices, PriceBook, Priced, TermsMissing
 
 from . import store
 from .domain.counters import Counter, CounterKey, Priceable, Rated, adjust, needs_new_taxes, rate_all
+from .domain.guardrails import BudgetSpend, Guards
 from .domain.waiting import Waiting
 
 log = structlog.get_logger(__name__)
@@ -33,6 +37,13 @@ MOST_RERATED = 2000
 MOST_SEEN = 500_000
 CHARGES = prometheus_client.Counter("eb_pricing_charges_total", "Charges made, by kind.", ["kind"])
 PARKED = prometheus_client.Counter("eb_pricing_unrated_total", "Usage records parked for want of terms.")
+CUT = prometheus_client.Counter("eb_pricing_cut_charges_total", "Charges that a hard cap cut.")
+CREDITED = prometheus_client.Counter(
+    "eb_pricing_credited_charges_total", "Charges that credit paid a part of, or gave back to."
+)
+REACHED = prometheus_client.Counter(
+    "eb_pricing_thresholds_total", "Thresholds of budgets that were announced."
+)
 
 
 class Work(NamedTuple):
@@ -65,7 +76,7 @@ async def sort_out(tx: Tx, records: Sequence[UsageRecord]) -> Work:
     prices = await read_prices(tx, {record.org_id for record in records})
     work = _sorted_out(prices, records)
     if missing := {terms_hash for one in work.waiting for terms_hash in one.hashes}:
-        await _learn_terms(tx, missing)
+        await learn_terms(tx, missing)
         work = _sorted_out(prices, records)
     return work
 
@@ -113,7 +124,8 @@ def _assignments(
     return {entity_id: (version, body["assignments"]) for entity_id, (version, body) in facts.items()}
 
 
-async def _learn_terms(tx: Tx, terms_hashes: set[str]) -> None:
+async def learn_terms(tx: Tx, terms_hashes: set[str]) -> None:
+    """Read terms into memory; those that aren't here yet stay unknown."""
     facts = await store.list_facts(tx, "terms", terms_hashes)
     _book(tx).learn_terms({terms_hash: body["body"] for terms_hash, (_, body) in facts.items()})
 
@@ -134,12 +146,16 @@ async def _park(tx: Tx, waiting: Sequence[Waiting]) -> None:
 
 
 async def _rate(tx: Tx, priceable: Sequence[Priceable]) -> list[Waiting]:
-    counters = await _lock_or_make(tx, {group.key: group.priced.terms.currency for group in priceable})
+    counters = await lock_or_make(tx, {group.key: group.priced.terms.currency for group in priceable})
     charged = await store.find_charged(tx, [record for group in priceable for record in group.records])
     due = [_without(group, charged) for group in priceable] if charged else priceable
+    if any(counter.is_closed for counter in counters.values()):
+        due = await _by_own_terms(tx, due, counters)
     before = dict(counters)
-    rated, refused = rate_all(counters, due, tx.minute, {})
-    await write(tx, [counter for key, counter in counters.items() if counter is not before[key]], rated)
+    watch = await lock_guards(tx, before)
+    rated, refused = rate_all(counters, due, tx.minute, watch.now)
+    moved = [counter for key, counter in counters.items() if counter is not before[key]]
+    await write(tx, moved, rated, watch)
     return refused
 
 
@@ -147,7 +163,30 @@ def _without(group: Priceable, charged: set[UUID]) -> Priceable:
     return group._replace(records=[record for record in group.records if record.usage_id not in charged])
 
 
-async def _lock_or_make(tx: Tx, keys: dict[CounterKey, str]) -> dict[CounterKey, Counter]:
+async def _by_own_terms(
+    tx: Tx, usage: Sequence[Priceable], counters: Mapping[CounterKey, Counter]
+) -> list[Priceable]:
+    """Rate late usage of closed counters by the terms that these stand at: only a re-rating brings others."""
+    hashes = {one.terms_hash for one in counters.values() if one.is_closed and one.version} - {None}
+    terms = await terms_of(tx, {terms_hash for terms_hash in hashes if terms_hash})
+    found = []
+    for group in usage:
+        own = counters[group.key].terms_hash
+        if own is not None and own in terms:
+            group = group._replace(priced=group.priced._replace(terms_hash=own, terms=terms[own]))
+        found.append(group)
+    return found
+
+
+async def terms_of(tx: Tx, terms_hashes: set[str]) -> dict[str, Terms]:
+    """Give terms by their hash; those that aren't here are left out."""
+    book = _book(tx)
+    if missing := terms_hashes - book.terms.keys():
+        await learn_terms(tx, missing)
+    return {terms_hash: book.terms[terms_hash] for terms_hash in terms_hashes if terms_hash in book.terms}
+
+
+async def lock_or_make(tx: Tx, keys: dict[CounterKey, str]) -> dict[CounterKey, Counter]:
     """Lock counters; make those first that this process hasn't seen charged.
 
     Inserts come before any lock, so that two takes can't wait for each other.
@@ -162,15 +201,88 @@ async def _lock_or_make(tx: Tx, keys: dict[CounterKey, str]) -> dict[CounterKey,
     return counters
 
 
-async def write(tx: Tx, counters: Sequence[Counter], rated: Sequence[Rated]) -> None:
-    """Keep counters and charges, and send the charges on."""
+class Watch(NamedTuple):
+    """What guards organisations, as it was when it was locked and as charges have moved it."""
+
+    before: Guards
+    now: Guards
+
+
+async def lock_guards(tx: Tx, keys: Collection[CounterKey]) -> Watch:
+    """Lock the budgets and credits that charges to these counters meet; the counters must be locked.
+
+    One statement where nothing guards any of the organisations.
+    """
+    org_ids = await store.list_guarded(tx, {key.org_id for key in keys})
+    if not org_ids:
+        return Watch({}, {})
+    guarded = set(org_ids)
+    periods = {(key.org_id, key.period) for key in keys if key.org_id in guarded}
+    before = await store.lock_guards(tx, org_ids, periods)
+    return Watch(before, dict(before))
+
+
+async def write(tx: Tx, counters: Sequence[Counter], rated: Sequence[Rated], watch: Watch) -> None:
+    """Keep counters, charges and what guards did to them, and send the charges on."""
     if counters:
         await store.update_counters(tx, counters)
     if rated:
         await store.insert_charges(tx, rated)
         tx.publish(*_messages([one.charge for one in rated]))
+    if any(one.settled for one in rated):
+        await _write_guarded(tx, counters, rated, watch)
     for kind, count in Total(one.charge.kind for one in rated).items():
         CHARGES.labels(kind).inc(count)
+
+
+async def _write_guarded(tx: Tx, counters: Sequence[Counter], rated: Sequence[Rated], watch: Watch) -> None:
+    """Keep what guards did; only what moved is written."""
+    cut = {CounterKey(c.org_id, c.sku, c.period) for c in (one.charge for one in rated) if c.waived_amount}
+    if cut:
+        await store.update_waived(tx, {one.key: one.waived for one in counters if one.key in cut})
+        await store.insert_cuts(tx, rated)
+    spends, grants = _moved(watch)
+    if spends:
+        await keep_spends(tx, spends)
+    if grants:
+        await store.update_uses(tx, grants)
+        await store.insert_draws(tx, rated)
+    CUT.inc(sum(bool(one.charge.waived_amount) for one in rated))
+    CREDITED.inc(sum(bool(one.charge.credit_applied) for one in rated))
+
+
+def _moved(watch: Watch) -> tuple[list[BudgetSpend], list[Grant]]:
+    """Give the budgets and grants that aren't what they were."""
+    spends: list[BudgetSpend] = []
+    grants: list[Grant] = []
+    for org_id, now in watch.now.items():
+        before = watch.before.get(org_id, now)
+        spends += [new for new, old in zip(now.budgets, before.budgets, strict=True) if new != old]
+        grants += [new for new, old in zip(now.grants, before.grants, strict=True) if new != old]
+    return spends, grants
+
+
+async def keep_spends(tx: Tx, spends: Sequence[BudgetSpend]) -> None:
+    """Write what was spent of budgets, and announce each threshold that is reached for the first time."""
+    await store.update_spends(tx, spends)
+    reached = [(spend, pct) for spend in spends for pct in spend.newly_reached()]
+    tx.publish(*(_reached(spend, pct, tx.now) for spend, pct in reached))
+    REACHED.inc(len(reached))
+
+
+def _reached(spend: BudgetSpend, pct: int, now: datetime) -> BudgetThresholdReached:
+    return BudgetThresholdReached(
+        budget_id=spend.budget_id,
+        org_id=spend.org_id,
+        project_id=spend.project_id,
+        period=spend.period,
+        threshold_pct=pct,
+        amount=spend.amount,
+        charged=spend.charged,
+        currency=spend.currency,
+        hard_cap=spend.hard_cap,
+        reached_at=now,
+    )
 
 
 def _messages(charges: Iterable[Charge]) -> Iterator[ChargePriced]:
@@ -216,14 +328,18 @@ async def _adjust(
 ) -> None:
     after: list[Counter] = []
     rated: list[Rated] = []
+    watch = await lock_guards(tx, counters)
     for key, counter in counters.items():
-        moved, _, adjusting = adjust(counter, priced[key], tx.minute, None, charged_at.get(key))
+        guard = watch.now.get(key.org_id)
+        moved, guard, adjusting = adjust(counter, priced[key], tx.minute, guard, charged_at.get(key))
         if moved.is_bounded():
             after.append(moved)
             rated.extend(adjusting)
+            if guard is not None:
+                watch.now[key.org_id] = guard
         else:
             log.error("terms would move a counter out of bounds", key=key, terms_hash=priced[key].terms_hash)
-    await write(tx, after, rated)
+    await write(tx, after, rated, watch)
 
 
 async def _changed(tx: Tx, org_ids: Sequence[UUID]) -> dict[CounterKey, Priced]:
@@ -247,7 +363,7 @@ async def _priced_now(
     prices = await read_prices(tx, {counter.key.org_id for counter in counters})
     found, missing = _look_up(prices, counters)
     if missing:
-        await _learn_terms(tx, {terms_hash for terms_hash, _ in missing})
+        await learn_terms(tx, {terms_hash for terms_hash, _ in missing})
         found, missing = _look_up(prices, counters)
     return found, missing
 

@@ -20,7 +20,7 @@ from eb_rating import charge, charge_closed, tax_target
 from eb_rating.base_fees import Proration
 from eb_rating.prices import Priced, Tax
 
-from .guardrails import Due, Guard, Settled, settle
+from .guardrails import NO_GUARD, Due, Guard, Guards, Settled, settle
 from .waiting import Waiting
 
 ZERO = Decimal(0)
@@ -122,10 +122,6 @@ class Priceable(NamedTuple):
     records: list[UsageRecord]
 
 
-Guards = dict[UUID, Guard]
-"""What guards organisations; those that nothing guards are left out."""
-
-
 def rate_all(
     counters: dict[CounterKey, Counter], usage: Iterable[Priceable], minute: datetime, guards: Guards
 ) -> tuple[list[Rated], list[Waiting]]:
@@ -204,7 +200,7 @@ def charge_for(
     gross, waived, credit, settled = due, ZERO, ZERO, None
     if guard is not None or counter.waived:
         meets = Due(due, project_id, priced.period, counter.waived)
-        moved, settled = settle(guard or Guard(), meets, priced.terms, minute)
+        moved, settled = settle(guard or NO_GUARD, meets, priced.terms, minute)
         gross, waived, credit = settled.gross, settled.waived, settled.credit
         guard = guard and moved
     tax_code, taxes, tax_due = _tax_of(counter.taxes, gross, time, priced)

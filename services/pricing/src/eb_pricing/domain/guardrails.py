@@ -5,7 +5,7 @@ Every charge, of whatever kind, passes `settle` once. Rule: docs/rules/pricing.m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
@@ -19,18 +19,36 @@ ZERO = Decimal(0)
 
 
 class BudgetSpend(NamedTuple):
-    """A budget in one period: `cap` None only watches, `project_id` None is the organisation's.
+    """A budget in one period; `project_id` None: the organisation's own.
 
-    `charged` sums amount_gross of the charges that count towards it.
+    `thresholds` are in percent of `amount`, rising; those in `announced` were said already. `charged` sums the
+    gross amounts of the charges that count towards it.
     """
 
     budget_id: UUID
+    org_id: UUID
     project_id: UUID | None
     period: str
     currency: str
-    cap: Decimal | None
+    amount: Decimal
+    hard_cap: bool
+    thresholds: tuple[int, ...]
     spend: Spend
     charged: Decimal
+    announced: tuple[int, ...] = ()
+
+    @property
+    def cap(self) -> Decimal | None:
+        """Give the amount where it cuts; a soft budget only watches."""
+        return self.amount if self.hard_cap else None
+
+    def newly_reached(self) -> tuple[int, ...]:
+        """Give the thresholds that are reached and weren't announced; none before anything was charged."""
+        return tuple(
+            pct
+            for pct in self.thresholds
+            if pct not in self.announced and self.charged > ZERO and self.amount * pct <= self.charged * 100
+        )
 
 
 class Guard(NamedTuple):
@@ -40,10 +58,16 @@ class Guard(NamedTuple):
     grants: tuple[Grant, ...] = ()
 
 
+NO_GUARD = Guard()
+Guards = dict[UUID, Guard]
+"""What guards organisations; those that nothing guards are left out."""
+
+
 class Cut(NamedTuple):
-    """What one cap did to an amount: `granted` is min(total, max(cap, granted_before))."""
+    """What one cap did to an amount: `granted` is min(total, max(cap, granted_before)), what is new of it passes."""
 
     budget_id: UUID
+    project_id: UUID | None
     cap: Decimal
     due: Decimal
     total: Decimal
@@ -76,52 +100,63 @@ def settle(guard: Guard, due: Due, terms: Terms, minute: datetime) -> tuple[Guar
     Gives the guard after, and the parts of the amount. Conserves: gross + waived = due; credit has gross's
     sign and is never more.
     """
-    budgets, gross, cuts = _pass_caps(guard.budgets, due, terms.currency)
+    budgets, gross, cuts = _pass_budgets(guard.budgets, due, terms.currency)
     grants = guard.grants
-    draws: list[Draw] = []
+    draws: tuple[Draw, ...] = ()
     if grants and gross:
-        moved, draws = apply(grants, gross, terms.currency, terms.sku_type, minute)
-        grants = tuple(moved)
+        grants, draws = apply(grants, gross, terms.currency, terms.sku_type, minute)
     credit = sum((draw.amount for draw in draws), ZERO)
-    settled = Settled(gross, due.amount - gross, credit, tuple(cuts), tuple(draws))
-    return Guard(budgets, grants), settled
+    return Guard(budgets, grants), Settled(gross, due.amount - gross, credit, cuts, draws)
 
 
-def _pass_caps(
+def _pass_budgets(
     budgets: tuple[BudgetSpend, ...], due: Due, currency: str
-) -> tuple[tuple[BudgetSpend, ...], Decimal, Sequence[Cut]]:
-    """Give the budgets after, what passes, and the caps that changed it."""
-    met = [one for one in budgets if _meets(one, due, currency)]
-    if not any(one.cap is not None for one in met):
-        gross = give_back_waived(due.waived, due.amount)
-        return _after(budgets, {one: _watched(one, due.amount, gross) for one in met}, gross), gross, ()
-    spends: dict[BudgetSpend, Spend] = {}
-    cuts = []
-    amount = due.amount
-    for one in sorted(met, key=lambda budget: budget.project_id is None):
-        spends[one], passed = clamp(one.spend, amount, one.cap)
+) -> tuple[tuple[BudgetSpend, ...], Decimal, tuple[Cut, ...]]:
+    """Give the budgets after, what passes, and what the caps changed."""
+    met = list(_met(budgets, due, currency))
+    if any(budgets[place].hard_cap for place in met):
+        return _clamp(budgets, met, due.amount)
+    gross = give_back_waived(due.waived, due.amount)
+    after = list(budgets)
+    for place in met:
+        total, granted = budgets[place].spend
+        after[place] = _spent(budgets[place], Spend(total + due.amount, granted + gross), gross)
+    return tuple(after), gross, ()
+
+
+def _met(budgets: Sequence[BudgetSpend], due: Due, currency: str) -> Iterator[int]:
+    """Give the places of the budgets that count an amount: its project's first, then the organisation's.
+
+    What belongs to no project, as an adjustment does, meets the organisation's only.
+    """
+    for project_id in {due.project_id: None, None: None}:
+        for place, one in enumerate(budgets):
+            if (one.project_id, one.period, one.currency) == (project_id, due.period, currency):
+                yield place
+
+
+def _clamp(
+    budgets: Sequence[BudgetSpend], met: Sequence[int], amount: Decimal
+) -> tuple[tuple[BudgetSpend, ...], Decimal, tuple[Cut, ...]]:
+    spends: list[Spend] = []
+    cuts: list[Cut] = []
+    for one in (budgets[place] for place in met):
+        spend, passed = clamp(one.spend, amount, one.cap)
+        spends.append(spend)
         if one.cap is not None and passed != amount:
-            after = spends[one]
-            cuts.append(Cut(one.budget_id, one.cap, amount, after.total, one.spend.granted, after.granted))
+            cuts.append(
+                Cut(one.budget_id, one.project_id, one.cap, amount, spend.total, *_granted(one, spend))
+            )
         amount = passed
-    return _after(budgets, spends, amount), amount, cuts
+    after = list(budgets)
+    for place, spend in zip(met, spends, strict=True):
+        after[place] = _spent(budgets[place], spend, amount)
+    return tuple(after), amount, tuple(cuts)
 
 
-def _meets(budget: BudgetSpend, due: Due, currency: str) -> bool:
-    """Tell whether a budget counts such an amount. Adjustments have no project: they meet the organisation's."""
-    is_own = budget.project_id is None or budget.project_id == due.project_id
-    return is_own and budget.period == due.period and budget.currency == currency
+def _granted(before: BudgetSpend, after: Spend) -> tuple[Decimal, Decimal]:
+    return before.spend.granted, after.granted
 
 
-def _watched(budget: BudgetSpend, amount: Decimal, gross: Decimal) -> Spend:
-    """Count without a cap: what was cut earlier stays cut."""
-    return Spend(budget.spend.total + amount, budget.spend.granted + gross)
-
-
-def _after(
-    budgets: tuple[BudgetSpend, ...], spends: dict[BudgetSpend, Spend], gross: Decimal
-) -> tuple[BudgetSpend, ...]:
-    return tuple(
-        one._replace(spend=spends[one], charged=one.charged + gross) if one in spends else one
-        for one in budgets
-    )
+def _spent(budget: BudgetSpend, spend: Spend, gross: Decimal) -> BudgetSpend:
+    return budget._replace(spend=spend, charged=budget.charged + gross)

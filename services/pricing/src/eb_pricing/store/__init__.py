@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .charges import find_charged, find_charges, insert_charges, list_charges, list_gross_by_time
-from .counters import insert_counters_once, list_counters_of, lock_counters, update_counters
+from .charges import find_charged, find_charges, find_made, insert_charges, list_charges, list_gross_by_time
+from .counters import insert_counters_once, list_counters_in, list_counters_of, lock_counters, update_counters
 from .facts import (
     get_terms_body,
     list_facts,
@@ -11,6 +11,35 @@ from .facts import (
     list_terms_versions,
     lock_terms,
     lock_terms_shared,
+)
+from .guardrails import (
+    insert_cuts,
+    insert_draws,
+    list_guarded,
+    lock_guards,
+    lock_spends,
+    update_spends,
+    update_uses,
+    update_waived,
+)
+from .periods import (
+    close_period,
+    close_periods,
+    count_due_to_close,
+    delete_calendar,
+    find_rerate,
+    insert_rerate,
+    list_closed,
+    list_open_periods,
+    list_settled_after,
+    lock_period,
+    mark_calendar_due,
+    postpone_periods,
+    put_periods,
+    settle_periods,
+    take_calendar,
+    take_unsettled,
+    update_calendar,
 )
 from .usage import list_usage
 from .waiting import (
@@ -28,31 +57,58 @@ from .waiting import (
 )
 
 __all__ = [
+    "close_period",
+    "close_periods",
+    "count_due_to_close",
     "count_unrated",
+    "delete_calendar",
     "delete_due",
     "delete_unrated",
     "find_charged",
     "find_charges",
+    "find_made",
+    "find_rerate",
     "get_terms_body",
     "insert_awaited_once",
     "insert_charges",
     "insert_counters_once",
+    "insert_cuts",
+    "insert_draws",
+    "insert_rerate",
     "insert_unrated_once",
     "list_charges",
+    "list_closed",
+    "list_counters_in",
     "list_counters_of",
     "list_facts",
     "list_gross_by_time",
+    "list_guarded",
     "list_known_skus",
+    "list_open_periods",
+    "list_settled_after",
     "list_terms_versions",
     "list_unrated_after",
     "list_usage",
     "lock_counters",
+    "lock_guards",
+    "lock_period",
+    "lock_spends",
     "lock_terms",
     "lock_terms_shared",
     "mark_awaiting_due",
+    "mark_calendar_due",
     "mark_orgs_due",
     "mark_retail_due",
+    "postpone_periods",
+    "put_periods",
+    "settle_periods",
+    "take_calendar",
     "take_due",
+    "take_unsettled",
+    "update_calendar",
     "update_counters",
     "update_due",
+    "update_spends",
+    "update_uses",
+    "update_waived",
 ]

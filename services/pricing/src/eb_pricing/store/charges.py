@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from operator import attrgetter
@@ -40,17 +40,23 @@ BESIDE = (
     "is_closed", "base_due", "counter_base", "days_left", "days",
 )  # fmt: skip
 
-NOT_YET = ("waived_amount", "credit_applied")
-"""Columns that nothing fills yet; they are 0 by default."""
+BY_GUARDS = ("waived_amount", "credit_applied")
+"""Columns that are 0 by default: where nothing guards any charge of a take, they aren't sent."""
 
-CHARGE_COLUMNS = (*SAME_IN_MESSAGE, *BESIDE, *NOT_YET)
+CHARGE_COLUMNS = (*SAME_IN_MESSAGE, *BESIDE, *BY_GUARDS)
 
 _same_in_message = attrgetter(*SAME_IN_MESSAGE)
+_by_guards = attrgetter(*BY_GUARDS)
 
 
-async def insert_charges(tx: Tx, rated: Iterable[Rated]) -> None:
+async def insert_charges(tx: Tx, rated: Sequence[Rated]) -> None:
     """Insert charges at COPY speed; a charge that is there already ends the transaction."""
-    await tx.copy("charge", (*SAME_IN_MESSAGE, *BESIDE), [_charge_row(one, tx.now) for one in rated])
+    rows = [_charge_row(one, tx.now) for one in rated]
+    if any(one.settled for one in rated):
+        guarded = [(*row, *_by_guards(one.charge)) for row, one in zip(rows, rated, strict=True)]
+        await tx.copy("charge", CHARGE_COLUMNS, guarded)
+    else:
+        await tx.copy("charge", (*SAME_IN_MESSAGE, *BESIDE), rows)
 
 
 def _charge_row(rated: Rated, now: datetime) -> tuple[object, ...]:
