@@ -49,8 +49,30 @@ def _add_bus_tables(metadata: MetaData) -> None:
         Column("message_id", Uuid, primary_key=True),
         Column("queue", Text, primary_key=True),
         Column("handled_at", INSTANT, nullable=False),
+        Column("source", Text),
     )
     _add_dead_letters(metadata)
+    _add_coherence(metadata)
+
+
+def _add_coherence(metadata: MetaData) -> None:
+    Table(
+        "coherence_cursor",
+        metadata,
+        Column("is_only", Boolean, primary_key=True),
+        Column("compared_to", INSTANT, nullable=False),
+    )
+    Table(
+        "sent_window",
+        metadata,
+        Column("window_from", INSTANT, primary_key=True),
+        Column("queue", Text, primary_key=True),
+        *(Column(name, INSTANT, nullable=False) for name in ("window_to", "next_at", "resend_at")),
+        *(Column(name, BigInteger, nullable=False) for name in ("sent", "unsent", "digest", "cleared")),
+        Column("handled", BigInteger),
+        *(Column(name, Integer, nullable=False) for name in ("rounds", "resent")),
+        Index("sent_window_due", "next_at"),
+    )
 
 
 def _add_dead_letters(metadata: MetaData) -> None:
@@ -69,6 +91,7 @@ def _add_dead_letters(metadata: MetaData) -> None:
         Column("last_at", INSTANT, nullable=False),
         Column("trace_id", Text),
         Index("bus_dead_letter_by_status", "status", "dead_letter_id"),
+        Index("bus_dead_letter_by_message", "message_id", "queue"),
         Index(
             "bus_dead_letter_message",
             "message_id",

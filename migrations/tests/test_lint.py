@@ -22,7 +22,8 @@ from kit_tables import PARTITION_NAMES, SCHEMAS
 from .rows import tables
 
 KIT_TABLES = {
-    "outbox", "inbox", "bus_dead_letter", "idempotency_key", "known", "read_model", "audit_entry",
+    "outbox", "inbox", "bus_dead_letter", "idempotency_key", "known", "read_model", "coherence_cursor", "sent_window",
+    "audit_entry", "assist_request",
 }  # fmt: skip
 MIGRATIONS = Path(__file__).resolve().parents[1]
 ROOT = MIGRATIONS.parent

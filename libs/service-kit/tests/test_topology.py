@@ -25,7 +25,7 @@ def test_every_message_has_a_queue_that_wants_it() -> None:
     keys = {(binding.source, binding.routing_key) for binding in topology.bindings()}
     unheard = {"domain_verify.domain_claim.changed.v1"}
     for name, message in ALL.items():
-        if message.EXCHANGE == EVENTS and not name.startswith("kit.snapshot."):
+        if message.EXCHANGE == EVENTS and not name.startswith(("kit.snapshot.", "kit.coherence.")):
             assert (EVENTS, name) in keys or name in unheard, name
     for exchange, prefix in ((METERING, ""), (USAGE, "usage."), (USAGE, "charge.")):
         assert all((exchange, f"{prefix}p{p:02d}") in keys for p in range(16))

@@ -13,11 +13,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from eb_contracts import auth, catalog, domain_verify, ledger, metering, pricing, snapshots
+from eb_contracts import auth, catalog, coherence, domain_verify, ledger, metering, pricing, snapshots
 from eb_contracts.base import ALL, Message
 from eb_kit import topology
 
-MODULES = (auth, catalog, domain_verify, ledger, metering, pricing, snapshots)
+MODULES = (auth, catalog, coherence, domain_verify, ledger, metering, pricing, snapshots)
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 TITLE = "Event Builder Platform: messages between its services"
 HEADERS: Mapping[str, str] = {
@@ -77,6 +77,9 @@ def _channels() -> Iterator[tuple[str, dict[str, Any]]]:
         heard: tuple[type[Message], ...] = (*facts, snapshots.SnapshotRequested, snapshots.SnapshotCompleted)
         queue = topology.facts_queue(service)
         yield queue, _channel(queue, f"Facts that {service} keeps, and snapshots.", heard, False)
+        compared = (coherence.WindowsSent, coherence.WindowsHandled, coherence.IdsSent, coherence.IdsMissing)
+        queue = topology.coherence_queue(service)
+        yield queue, _channel(queue, f"What {service} sent and has handled, compared.", compared, False)
 
 
 def _channel(

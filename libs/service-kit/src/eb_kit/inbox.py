@@ -5,26 +5,26 @@ Rule: docs/rules/bus.md, Delivery.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 ENTER = """
-    INSERT INTO inbox (message_id, queue, handled_at)
-    SELECT id, queue, $3 FROM unnest($1::uuid[], $2::text[]) AS m (id, queue)
+    INSERT INTO inbox (message_id, queue, source, handled_at)
+    SELECT id, queue, source, $4 FROM unnest($1::uuid[], $2::text[], $3::text[]) AS m (id, queue, source)
     ON CONFLICT DO NOTHING RETURNING message_id, queue
 """
 
 
 async def enter(
-    connection: Any, messages: Sequence[tuple[UUID, str]], machine_now: datetime
+    connection: Any, sources: Mapping[tuple[UUID, str], str], machine_now: datetime
 ) -> set[tuple[UUID, str]]:
-    """Enter (message id, queue) pairs in one statement; give those that are new.
+    """Enter (message id, queue) pairs with who sent each, in one statement; give those that are new.
 
     Waits for another transaction that is just handling one of them, then takes it as seen.
     """
-    rows = sorted(set(messages))
+    rows = sorted(sources)
     ids, queues = [row[0] for row in rows], [row[1] for row in rows]
-    found = await connection.fetch(ENTER, ids, queues, machine_now)
+    found = await connection.fetch(ENTER, ids, queues, [sources[row] for row in rows], machine_now)
     return {(UUID(int=row["message_id"].int), row["queue"]) for row in found}

@@ -18,6 +18,7 @@ import structlog
 
 from eb_contracts.base import Message
 
+from . import failpoints
 from .bus import metrics
 from .bus.envelope import LANES, Envelope
 from .bus.link import BusUnavailable
@@ -133,8 +134,14 @@ class Relay:
             rows = await connection.fetch(TAKE, lanes, self._now_held_back(), WINDOW, MOST_BYTES)
             if not rows:
                 return 0
+            if failpoints.points:
+                await failpoints.reach("relay.before_send")
             sent = await self._send([_envelope(row) for row in rows])
+            if failpoints.points:
+                await failpoints.reach("relay.after_confirm")
             await connection.execute(MARK, sent, Clock.machine_now())
+        if failpoints.points:
+            await failpoints.reach("relay.after_mark")
         return len(sent)
 
     async def _send(self, envelopes: list[Envelope]) -> list[UUID]:

@@ -19,7 +19,7 @@ import structlog
 import uvloop
 from aiohttp import web
 
-from . import telemetry
+from . import failpoints, telemetry
 from .clock import Clock
 from .db import WEATHER, open_pool
 from .directory import Directory
@@ -118,6 +118,9 @@ class Process:
         from .web import admin_app
 
         context, settings = self.context, self.context.settings
+        failpoints.start(
+            settings.failpoints, settings.failpoints_dir, context.service_name, context.supervisor
+        )
         self.admin_port = await self._listen(admin_app(context), settings.admin_port)
         await self._open_database()
         await self._open_bus()

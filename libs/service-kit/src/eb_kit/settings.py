@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
+from . import failpoints
+
 PREFIX = "EB_"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -57,11 +59,42 @@ class ServiceSettings(BaseModel):
         None, description="OTLP/HTTP endpoint for traces; none: spans aren't sent."
     )
     docs_enabled: bool = Field(True, description="Serve /docs and /openapi.json.")
+    coherence_window_s: int = Field(
+        60,
+        ge=1,
+        le=3600,
+        description="Length of the windows in which sent and handled messages are compared.",
+    )
+    coherence_grace_s: float = Field(
+        120, gt=0, description="How long after it was sent a message may be under way before it is missed."
+    )
+    coherence_check_s: float = Field(
+        20, gt=0, description="How often sent and handled messages are compared."
+    )
+    kept_mb: int = Field(
+        64,
+        ge=1,
+        description="Most memory for messages sent past the outbox until they are seen to be handled.",
+    )
+    failpoints: CommaList = Field(
+        (),
+        description="Local runs: `step=die|weather|sleep:SECONDS[@N]`, with commas. Refused in production.",
+    )
+    failpoints_dir: Path | None = Field(
+        None, description="Local runs: folder with a file per service and step. Refused in production."
+    )
 
     @model_validator(mode="after")
     def _local_stays_on_loopback(self) -> ServiceSettings:
         if self.eb_env == "local" and self.http_host not in LOOPBACK:
             raise ValueError("EB_ENV=local listens on loopback only: set EB_HTTP_HOST=127.0.0.1")
+        return self
+
+    @model_validator(mode="after")
+    def _production_never_fails_on_purpose(self) -> ServiceSettings:
+        if self.eb_env == "production" and (self.failpoints or self.failpoints_dir):
+            raise ValueError("EB_FAILPOINTS and EB_FAILPOINTS_DIR are for EB_ENV=local")
+        failpoints.parse(self.failpoints)
         return self
 
     @model_validator(mode="after")

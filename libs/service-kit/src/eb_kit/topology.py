@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final, Literal
 from urllib.parse import quote, unquote, urlsplit
 
@@ -29,6 +30,7 @@ TIER_HEADER: Final = "eb-tier"
 TIERS_MS: Final[Mapping[str, int]] = {"5s": 5_000, "30s": 30_000, "5m": 300_000, "30m": 1_800_000}
 DELIVERY_LIMIT: Final = 20
 UNROUTED_TTL_MS: Final = 7 * 24 * 3600 * 1000
+COMPARING_TTL_MS: Final = 60_000
 NEVER: Final = 1_000_000_000
 
 EXCHANGES: Final[Mapping[str, str]] = {
@@ -120,6 +122,7 @@ WRITES: Final[Mapping[str, tuple[str, ...]]] = {
 WRITTEN_BY_ALL: Final = (EVENTS, RETRY, DLX)
 SNAPSHOTS: Final = "kit.snapshot.#"
 SERVICES: Final = tuple(FACTS)
+COMPARING: Final = "kit.coherence."
 
 
 def streams_of(service: str) -> dict[str, Stream]:
@@ -133,6 +136,11 @@ def facts_queue(service: str) -> str:
 
 
 def dead_queue(service: str) -> str:
+def coherence_queue(service: str) -> str:
+    """Name the queue in which a service compares what was sent and handled."""
+    return f"{service}.coherence"
+
+
     """Name the queue of a service's dead letters."""
     return f"{service}.dead"
 
@@ -153,6 +161,41 @@ class Binding:
 
 
 @dataclass(frozen=True, slots=True)
+@cache
+def _routes() -> tuple[Mapping[tuple[str, str], tuple[str, ...]], Mapping[tuple[str, str], tuple[str, ...]]]:
+    """Give the work queues by exchange and key, and by exchange and the start of a key."""
+    whole: dict[tuple[str, str], tuple[str, ...]] = {}
+    starts: dict[tuple[str, str], tuple[str, ...]] = {}
+    wanted = {queue for service in SERVICES for queue in work_queues(service)}
+    for binding in bindings():
+        if binding.destination in wanted and binding.source != BACK:
+            found = starts if binding.routing_key.endswith("#") else whole
+            key = (binding.source, binding.routing_key.removesuffix("#"))
+            found[key] = (*found.get(key, ()), binding.destination)
+    return whole, starts
+
+
+@cache
+def queues_of(exchange: str, routing_key: str) -> tuple[str, ...]:
+    """Name the work queues that a message goes to; what passes a retry tier goes to the queue its key names."""
+    if exchange == RETRY:
+        return (routing_key,)
+    whole, starts = _routes()
+    found = whole.get((exchange, routing_key), ())
+    begun = (
+        q
+        for (source, start), qs in starts.items()
+        if source == exchange and routing_key.startswith(start)
+        for q in qs
+    )
+    return (*found, *begun)
+
+
+def reader_of(queue: str) -> str:
+    """Name the service that takes from a queue."""
+    return queue.partition(".")[0]
+
+
 class Policy:
     """A broker policy: what of a queue or exchange may change later."""
 
@@ -163,7 +206,7 @@ class Policy:
 
 
 def work_queues(service: str) -> Iterator[str]:
-    """Name all queues a service takes work from: read models, dead letters, streams."""
+    """Name all queues whose messages must arrive: a service's streams, and what fills its read models."""
     for stream in streams_of(service).values():
         yield from stream.queues
     yield facts_queue(service)
@@ -174,6 +217,7 @@ def queues() -> Iterator[str]:
     for service in SERVICES:
         yield from work_queues(service)
         yield dead_queue(service)
+        yield coherence_queue(service)
     yield from map(retry_queue, TIERS_MS)
     yield UNROUTED
 
@@ -186,6 +230,8 @@ def bindings() -> Iterator[Binding]:
         for key in (SNAPSHOTS, *(fact.TYPE for fact in facts)):
             yield Binding(EVENTS, facts_queue(service), key)
         yield Binding(DLX, dead_queue(service), service)
+        yield Binding(EVENTS, coherence_queue(service), f"{COMPARING}{service}")
+        yield Binding(BACK, coherence_queue(service), coherence_queue(service))
         yield from (Binding(BACK, queue, queue) for queue in work_queues(service))
     for tier in TIERS_MS:
         yield Binding(RETRY, retry_queue(tier), "", {"x-match": "all", TIER_HEADER: tier})
@@ -211,9 +257,10 @@ def policies(tiers_ms: Mapping[str, int] = TIERS_MS) -> Iterator[Policy]:
     for service in SERVICES:
         definition = _safe_dead_lettering(DLX) | {"delivery-limit": DELIVERY_LIMIT}
         definition["dead-letter-routing-key"] = service
-        yield Policy(f"eb-work-{service}", rf"^{service}\.(?!dead$)", "queues", definition)
+        yield Policy(f"eb-work-{service}", rf"^{service}\.(?!(dead|coherence)$)", "queues", definition)
     yield Policy("eb-dead", r"\.dead$", "queues", {"delivery-limit": NEVER})
     for tier, milliseconds in tiers_ms.items():
+    yield Policy("eb-coherence", r"\.coherence$", "queues", {"message-ttl": COMPARING_TTL_MS})
         definition = _safe_dead_lettering(BACK) | {"message-ttl": milliseconds}
         yield Policy(f"eb-retry-{tier}", rf"^retry\.{tier}$", "queues", definition)
     yield Policy("eb-unrouted", r"^eb\.unrouted$", "queues", {"message-ttl": UNROUTED_TTL_MS})
@@ -264,7 +311,7 @@ def permissions(service: str) -> dict[str, str]:
 
 
 def topic_permissions(service: str) -> list[dict[str, str]]:
-    """Give the routing keys a service may use: its own facts, snapshots, audit entries, comparisons, its own dead letters."""
+    """Give the routing keys a service may use: its own facts, what every service says, its own dead letters."""
     own = service.replace("-", "_")
     return [
         {"exchange": EVENTS, "write": rf"^({own}|kit\.snapshot|kit\.audit|kit\.coherence)\.", "read": ".*"},

@@ -28,6 +28,8 @@ ERROR_CLASS = "eb-error-class"
 ERROR_DETAIL = "eb-error-detail"
 TRACEPARENT = "traceparent"
 CE_TIME = "cloudEvents:time"
+CE_SOURCE = "cloudEvents:source"
+SOURCE_PREFIX = "/eb/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ class Envelope:
             "cloudEvents:specversion": "1.0",
             "cloudEvents:id": identifier,
             "cloudEvents:type": self.type,
-            "cloudEvents:source": f"/eb/{source}",
+            CE_SOURCE: SOURCE_PREFIX + source,
             "cloudEvents:subject": self.subject,
             CE_TIME: self.created_at.isoformat(),
         }
@@ -100,6 +102,7 @@ class Delivery:
     attempt: int
     weight: int
     trace: Trace | None
+    source: str = ""
 
     @classmethod
     def of(cls, queue: str, raw: DeliveredMessage) -> Delivery:
@@ -116,6 +119,7 @@ class Delivery:
             attempt=_count(headers.get(ATTEMPT), 0),
             weight=max(1, _count(headers.get(WEIGHT), 1)),
             trace=parse_traceparent(trace) if isinstance(trace, str) else None,
+            source=str(headers.get(CE_SOURCE, "")).removeprefix(SOURCE_PREFIX),
         )
 
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from uuid import UUID
 
 import structlog
 from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
 from aiormq.exceptions import AMQPError
 
+from .. import failpoints
 from .envelope import Delivery
 from .link import CONNECT_S, BusUnavailable, Link
 from .takes import Abandoned, Settler
@@ -63,6 +65,10 @@ class Buffer:
         """Take no more; what waits goes back to the broker."""
         self.is_draining = True
         self._changed.set()
+
+    def waiting(self) -> Iterator[Delivery]:
+        """Give what was delivered and isn't taken yet."""
+        return iter(tuple(self._waiting))
 
     async def take(self) -> list[Delivery]:
         """Wait for work and give a take in order; empty once it is over."""
@@ -111,6 +117,7 @@ class Intake:
         self._limits = limits
         self._settler = settler
         self._buffer = Buffer(limits)
+        self._taken: list[Delivery] = []
         self._is_draining = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -145,9 +152,12 @@ class Intake:
     async def _work(self, channel: Channel, buffer: Buffer) -> None:
         while take := await buffer.take():
             self._idle.clear()
+            self._taken = take
             try:
                 await self._settler.settle(take, lambda: buffer.is_over)
                 await channel.basic_ack(take[-1].tag, multiple=True, wait=False)
+                if failpoints.points:
+                    await failpoints.reach(f"{self.name}.after_ack")
             except Abandoned:
                 log.info("take abandoned, it comes again", intake=self.name, messages=len(take))
                 return
@@ -155,7 +165,13 @@ class Intake:
                 log.info("not acknowledged, it comes again", intake=self.name, error=repr(error))
                 return
             finally:
+                self._taken = []
                 self._idle.set()
+
+    def in_hand(self, queue: str) -> set[UUID]:
+        """Name the messages of a queue that were delivered and aren't settled."""
+        found = {d.message_id for d in (*self._taken, *self._buffer.waiting()) if d.queue == queue}
+        return {message_id for message_id in found if message_id is not None}
 
     async def drain(self) -> None:
         """Stop fetching and wait until the take in hand is settled and acknowledged."""

@@ -41,9 +41,11 @@ class Publisher:
     second, so that who has another place to write to loses no time here.
     """
 
-    def __init__(self, link: Link, service: str) -> None:
+    def __init__(self, link: Link, service: str, source: str | None = None) -> None:
+        """Publish for a service; `source` says in the messages where they come from, if not just its name."""
         self._link = link
         self._service = service
+        self._source = source or service
         self._channel: Channel | None = None
         self._opening = asyncio.Lock()
         self._silent_since: float | None = None
@@ -137,7 +139,7 @@ class Publisher:
                 envelope.body,
                 exchange=envelope.exchange,
                 routing_key=envelope.routing_key,
-                properties=envelope.properties(self._service),
+                properties=envelope.properties(self._source),
                 mandatory=True,
                 timeout=timeout_s,
                 wait=False,

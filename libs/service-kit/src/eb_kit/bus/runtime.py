@@ -6,15 +6,18 @@ Rule: docs/rules/bus.md.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import structlog
+from aiormq.exceptions import AMQPError
 
 from eb_contracts.base import EntityFact, Message
+from eb_contracts.coherence import IdsMissing, IdsSent, WindowsHandled, WindowsSent
 from eb_contracts.snapshots import SnapshotCompleted, SnapshotRequested
 
-from .. import outbox, readmodels
+from .. import coherence, outbox, readmodels
 from .. import topology as model
 from ..clock import Clock
 from ..db import WEATHER
@@ -22,7 +25,8 @@ from ..telemetry import current_trace
 from .envelope import Envelope
 from .handlers import Family, Handlers
 from .intake import Intake, Limits
-from .link import Link
+from .kept import Kept, comes_back
+from .link import BusUnavailable, Link
 from .publisher import Publisher, publish_surely
 from .takes import DeadImporter, Taker
 
@@ -36,7 +40,9 @@ ASK_S = 0.5
 LOOK_S = 2.0
 LAST_WORDS_S = 2.0
 DIRECT_S = 1.5
+ASK_BROKER_S = 1.0
 FACTS_AT_ONCE = Limits(max_messages=500, max_weight=500, linger_s=0.005, prefetch=500)
+COMPARED_AT_ONCE = Limits(max_messages=20, max_weight=20, linger_s=0.02, prefetch=20)
 DEAD_AT_ONCE = Limits(max_messages=100, max_weight=100_000, linger_s=0.05, prefetch=100)
 
 
@@ -50,12 +56,13 @@ class Bus:
         service, url = context.service_name, context.settings.amqp_url
         self._publishing = Link(url, service, "publish")
         self._consuming = Link(url, service, "consume")
-        self._direct = Publisher(self._publishing, service)
+        self._direct = Publisher(self._publishing, service, f"{service}/direct")
         self._aside = Publisher(self._publishing, service)
         self._relay = outbox.Relay(context.pool, Publisher(self._publishing, service), service)
         self._intakes: list[Intake] = []
-        self._is_draining = False
-        self.kept = _kept(service, handlers)
+        self.kept = Kept(context, self._direct, self)
+        self._coherence = coherence.Coherence(context, self)
+        self.keeps = _kept(service, handlers)
         _check_families(service, handlers)
 
     async def start(self, *, consume: bool) -> None:
@@ -64,6 +71,9 @@ class Bus:
         start("bus:publish", self._publishing.run)
         start("bus:relay", self._relay.run)
         start("bus:measure", self._relay.measure_for_ever)
+        start("bus:kept", self.kept.run)
+        if "jobs" in self._context.doors:
+            start("bus:compare", self._coherence.run)
         if not consume:
             return
         start("bus:consume", self._consuming.run)
@@ -77,12 +87,14 @@ class Bus:
         self._relay.wake()
 
     async def publish_now(self, messages: Sequence[Message | Envelope], timeout_s: float = DIRECT_S) -> None:
-        """Publish past the outbox and wait for the confirms.
+        """Publish past the outbox and wait for the confirms; keep what this service handles itself until it has.
 
         BusUnavailable where they don't come in time: the messages may still arrive, so whoever sends them
         again uses the same Envelope (`wrap`).
         """
-        await publish_surely(self._direct, [self.wrap(message) for message in messages], timeout_s)
+        envelopes = [self.wrap(message) for message in messages]
+        await publish_surely(self._direct, envelopes, timeout_s)
+        self.kept.add(comes_back(self._context.service_name, envelopes))
 
     def wrap(self, message: Message | Envelope) -> Envelope:
         """Give the message its id and trace, once."""
@@ -108,7 +120,8 @@ class Bus:
         await asyncio.gather(*(intake.drain() for intake in self._intakes))
         names = [f"bus:{intake.name}" for intake in self._intakes]
         stop = self._context.supervisor.stop
-        await stop(*names, "bus:snapshots", "bus:relay", "bus:measure")
+        await stop(*names, "bus:snapshots", "bus:kept", "bus:compare", "bus:relay", "bus:measure")
+        await self.kept.hand_over()
         await self._say_last_words()
         await stop("bus:consume", "bus:publish")
         await asyncio.gather(self._consuming.close(), self._publishing.close())
@@ -121,8 +134,28 @@ class Bus:
         except WEATHER as error:
             log.warning("the outbox keeps the rest for the next process", error=repr(error))
 
+    async def ready(self, queues: Collection[str]) -> dict[str, int]:
+        """Count what waits in the broker for us; nothing is said of queues where it doesn't answer."""
+        found: dict[str, int] = {}
+        try:
+            channel = await (self._consuming if self._consuming.is_up else self._publishing).channel()
+            try:
+                async with asyncio.timeout(ASK_BROKER_S):
+                    for queue in queues:
+                        told = await channel.queue_declare(queue, passive=True)
+                        found[queue] = told.message_count or 0
+            finally:
+                await channel.close()
+        except (BusUnavailable, AMQPError, ConnectionError, TimeoutError) as error:
+            log.info("the broker doesn't say what waits", error=repr(error))
+        return found
+
+    def in_hand(self, queue: str) -> set[UUID]:
+        """Name what this process was delivered from a queue and hasn't settled."""
+        return set().union(*(intake.in_hand(queue) for intake in self._intakes))
+
     def _entities(self) -> list[str]:
-        return [fact.ENTITY for fact in self.kept.values()]
+        return [fact.ENTITY for fact in self.keeps.values()]
 
     def _make_intakes(self) -> list[Intake]:
         context, service = self._context, self._context.service_name
@@ -131,6 +164,9 @@ class Bus:
             Intake("facts", self._consuming, [model.facts_queue(service)], FACTS_AT_ONCE, facts),
             Intake("dead", self._consuming, [model.dead_queue(service)], DEAD_AT_ONCE, DeadImporter(context)),
         ]
+        compare = Taker(context, self._coherence_family(), self._aside)
+        comparing = [model.coherence_queue(service)]
+        intakes.append(Intake("coherence", self._consuming, comparing, COMPARED_AT_ONCE, compare))
         streams = model.streams_of(service)
         for family in self._handlers.families.values():
             limits = Limits(family.max_messages, family.max_weight, family.linger_s, family.prefetch)
@@ -140,10 +176,18 @@ class Bus:
 
     def _facts_family(self) -> Family:
         family = Family("facts")
-        for fact in self.kept.values():
+        for fact in self.keeps.values():
             family.handlers[fact.TYPE] = (fact, self._keep_facts)
         family.handlers[SnapshotRequested.TYPE] = (SnapshotRequested, self._send_snapshots)
         family.handlers[SnapshotCompleted.TYPE] = (SnapshotCompleted, self._note_completed)
+        return family
+
+    def _coherence_family(self) -> Family:
+        both, family = self._coherence, Family("coherence")
+        family.handlers[WindowsSent.TYPE] = (WindowsSent, both.tell_handled)
+        family.handlers[WindowsHandled.TYPE] = (WindowsHandled, both.settle)
+        family.handlers[IdsSent.TYPE] = (IdsSent, both.tell_missing)
+        family.handlers[IdsMissing.TYPE] = (IdsMissing, both.send_again)
         return family
 
     async def _keep_facts(self, tx: Tx, facts: list[EntityFact]) -> None:

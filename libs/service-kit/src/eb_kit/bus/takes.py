@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from eb_contracts.base import Message
 from eb_contracts.ids import made_at
 
-from .. import deadletters, inbox
+from .. import deadletters, failpoints, inbox
 from ..clock import Clock
 from ..db import WEATHER
 from ..telemetry import span
@@ -84,6 +84,8 @@ class Taker:
 
     async def settle(self, deliveries: Sequence[Delivery], is_over: Callable[[], bool]) -> None:
         """Handle a take to its end; Abandoned where it can't be ended."""
+        if failpoints.points:
+            await failpoints.reach(f"{self._family.name}.received")
         metrics.TAKE_MESSAGES.labels(*self._labels).observe(len(deliveries))
         with metrics.TAKE_SECONDS.labels(*self._labels).time():
             take: list[Read] = []
@@ -155,9 +157,15 @@ class Taker:
         with span(f"take {self._family.name}", parent=traces[0] if traces else None, links=traces[1:]):
             async with self._context.begin(f"service:{self._context.service_name}") as tx:
                 unique = {read.key: read for read in take}
-                new = await inbox.enter(tx.connection, list(unique), Clock.machine_now())
+                sources = {key: read.delivery.source for key, read in unique.items()}
+                new = await inbox.enter(tx.connection, sources, Clock.machine_now())
                 fresh = [read for key, read in unique.items() if key in new]
                 await self._hand_over(tx, [read.message for read in fresh])
+                if failpoints.points:
+                    await failpoints.reach(f"{self._family.name}.before_commit")
+            if failpoints.points:
+                await failpoints.reach(f"{self._family.name}.after_commit")
+            self._context.bus.kept.forget(message_id for message_id, _ in unique)
             seconds = asyncio.get_running_loop().time() - started
             self._tell(take, fresh, seconds)
 
