@@ -4,7 +4,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run up down clean demo test lint format types check migrate docs bench bench-ingest chaos chaos-smoke \
+.PHONY: help run up down clean demo test properties lint format types check migrate docs bench bench-ingest chaos chaos-smoke \
 	venv venv-dev
 
 help: ## List the commands
@@ -39,6 +39,9 @@ format: venv-dev ## Format the code
 
 types: venv-dev ## Types only
 	@$(BIN)/python -m eb_tools.lint types
+
+properties: venv-dev ## What holds for any input, with 10,000 examples each (EB_LONG=1)
+	@EB_LONG=1 $(BIN)/python -m eb_tools.suite -m hypothesis -o timeout=0 --dist load libs services $(ARGS)
 
 check: lint test ## What has to pass before a change is kept
 

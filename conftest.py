@@ -2,11 +2,14 @@
 
 `fresh_db` is a clone of the migrated template (`fresh_db.dsn(schema)` per service role, `fresh_db.owner_dsn`);
 `fresh_bus` is the AMQP address of a vhost with the platform's topology and empty queues.
+
+Properties are tried with 200 examples each; with EB_LONG=1 (`make properties`) with 10,000.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,12 +17,19 @@ from pathlib import Path
 import aiohttp
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 
 from eb_kit import topology
 from eb_kit.testing_db import ClonedDatabase, TestDatabase
 from eb_tools.rabbitmq import PrivateRabbitMQ
 
 SHORT_TIERS_MS = {"5s": 100, "30s": 200, "5m": 300, "30m": 400}
+
+# A machine that is busy with other tests is slow for reasons that say nothing about an example.
+UNHURRIED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("short", max_examples=200, **UNHURRIED)
+settings.register_profile("long", max_examples=10_000, **UNHURRIED)
+settings.load_profile("long" if os.environ.get("EB_LONG") == "1" else "short")
 
 # Tracebacks in colours with all locals take seconds each, and the services of a test share its event loop.
 structlog.configure(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from functools import cache
 from typing import Any
 
 from hypothesis import strategies as st
@@ -13,28 +14,47 @@ MODES = (
 )  # fmt: skip
 
 
+@cache
 def numbers(digits: int, places: int, smallest: str = "0") -> st.SearchStrategy[str]:
-    """Plain decimal texts, small ones and ones at the edge of the allowed length."""
-    top = Decimal(10) ** digits - Decimal(1).scaleb(-places)
-    small = st.decimals(smallest, min(top, Decimal(1000)), places=min(places, 3))
-    return st.one_of(small, st.decimals(smallest, top, places=places)).map(lambda number: format(number, "f"))
+    """Plain decimal texts, small ones and ones at the edge of the allowed length.
+
+    Drawn as integers and scaled: hypothesis' own decimals take several times as long. What is drawn from
+    is made once and kept, here and below, since making it costs more than drawing.
+    """
+    few = min(places, 3)
+    low = int(Decimal(smallest).scaleb(places))
+    small = st.integers(max(low if few == places else 0, int(low > 0)), min(10**digits, 1000) * 10**few - 1)
+    large = st.integers(low, 10 ** (digits + places) - 1)
+    return st.one_of(
+        small.map(lambda whole: _scaled(whole, few)), large.map(lambda whole: _scaled(whole, places))
+    )
+
+
+def _scaled(whole: int, places: int) -> str:
+    return format(Decimal(whole).scaleb(-places), "f")
 
 
 prices = numbers(12, 18)
 fees = st.one_of(st.just("0"), numbers(6, 3))
 quantities = numbers(18, 6, "0.000001").map(Decimal)
-
-
-@st.composite
-def tier_lists(draw: st.DrawFn, *members: str) -> list[dict[str, Any]]:
-    raw = draw(st.sets(numbers(9, 6, "0.000001").map(Decimal), max_size=5))
-    bounds = [format(bound, "f") for bound in sorted(raw)] + [None]
-    return [{"up_to": bound} | {name: draw(PRICED[name]) for name in members} for bound in bounds]
-
-
+included = st.one_of(st.just("0"), numbers(9, 6))
+bounds = st.lists(numbers(9, 6, "0.000001").map(Decimal), max_size=5, unique=True).map(sorted)
+tax_rates = st.one_of(st.none(), st.integers(0, 10**4).map(lambda whole: _scaled(whole, 4)))
+low_and_high = st.tuples(numbers(6, 3), numbers(9, 3)).map(lambda pair: sorted(pair, key=Decimal))
+limit_names = st.sets(st.sampled_from(["flat_on_zero", "maximum", "minimum"]))
+digits = st.sampled_from((0, 2, 3))
+roundings = st.sampled_from(("half_up", "half_even"))
 PRICED = {"unit_price": prices, "rate": numbers(1, 18), "flat_fee": fees}
 
 
+@cache
+@st.composite
+def tier_lists(draw: st.DrawFn, *members: str) -> list[dict[str, Any]]:
+    ends = [*(format(bound, "f") for bound in draw(bounds)), None]
+    return [{"up_to": end} | {name: draw(PRICED[name]) for name in members} for end in ends]
+
+
+@cache
 @st.composite
 def shapes(draw: st.DrawFn, mode: str) -> dict[str, Any]:
     match mode:
@@ -53,25 +73,32 @@ def shapes(draw: st.DrawFn, mode: str) -> dict[str, Any]:
     return {"mode": mode, **shape, **draw(limits())}
 
 
+@cache
 @st.composite
 def limits(draw: st.DrawFn) -> dict[str, Any]:
-    low, high = sorted(draw(st.tuples(numbers(6, 3), numbers(9, 3))), key=Decimal)
+    low, high = draw(low_and_high)
     given = {"minimum": low, "maximum": high, "flat_on_zero": True}
-    return {name: given[name] for name in draw(st.sets(st.sampled_from(sorted(given))))}
+    return {name: given[name] for name in draw(limit_names)}
 
 
+@cache
 @st.composite
 def plans(draw: st.DrawFn, modes: tuple[str, ...] = MODES, *, plain: bool = False) -> dict[str, Any]:
     """Terms as plain data; `plain` leaves out the maximum, the minimum and the rest that bends a shape."""
-    shape = draw(st.sampled_from(modes).flatmap(lambda mode: shapes(mode)))
+    shape = draw(shapes(draw(_one_of(modes))))
     if plain:
         shape = {name: shape[name] for name in shape if name not in ("minimum", "maximum", "flat_on_zero")}
     return {
         "currency": "AUD",
-        "minor_digits": draw(st.sampled_from((0, 2, 3))),
-        "rounding": draw(st.sampled_from(("half_up", "half_even"))),
-        "included_qty": draw(st.one_of(st.just("0"), numbers(9, 6))),
+        "minor_digits": draw(digits),
+        "rounding": draw(roundings),
+        "included_qty": draw(included),
         "overage_price": "0",
         "tiers": shape,
-        "tax_rate": draw(st.one_of(st.none(), numbers(1, 4).filter(lambda rate: Decimal(rate) <= 1))),
+        "tax_rate": draw(tax_rates),
     }
+
+
+@cache
+def _one_of(modes: tuple[str, ...]) -> st.SearchStrategy[str]:
+    return st.sampled_from(modes)

@@ -6,16 +6,20 @@ import base64
 import json
 import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
+import asyncpg
 import jwt
 import pytest
 from aiohttp import web
 
-from eb_contracts.auth import AccessRevoked, ApiKeyChanged, OrgChanged, SigningKeyChanged
+from eb_contracts.auth import AccessRevoked, ApiKeyChanged, MemberChanged, OrgChanged, SigningKeyChanged
 from eb_contracts.ids import new_id
 from eb_kit.access import caller, reach
 from eb_kit.bus import Handlers
+from eb_kit.policy import ASSIST_ROLES, policy
 from eb_kit.service import Service
 from eb_kit.settings import ServiceSettings
 from eb_kit.testing import Client, running
@@ -211,3 +215,162 @@ async def test_without_a_credential_it_is_401_with_a_challenge(door: Client) -> 
         assert answer.status == 401
         assert answer.headers["WWW-Authenticate"].startswith("Bearer")
         assert answer.content_type == "application/problem+json"
+
+
+async def test_what_another_context_would_show_is_403_and_the_rest_404(door: Client) -> None:
+    mine, other, group, hidden = [await door.org() for _ in range(4)]
+    below = await door.org(await door.org(group))
+    user = new_id()
+    token = door.token(org_id=mine, roles=["User", "GroupAdmin"], user_id=user)
+    member = MemberChanged(version=1, org_id=other, user_id=user, role="Admin")
+    await door.seed(
+        member, MemberChanged(version=1, org_id=group, user_id=user, role="User", group_role="GroupSupport")
+    )
+
+    async def verdict(org: object) -> tuple[int, str]:
+        status, body = await ask(door, f"/ledger/entries/{org}", token)
+        return status, body.get("code", "")
+
+    assert await verdict(mine) == (200, "")
+    assert await verdict(other) == (403, "context_mismatch")
+    assert await verdict(below) == (403, "context_mismatch")
+    assert await verdict(hidden) == (404, "not_found")
+    assert await verdict(await door.org(other)) == (404, "not_found")
+    assert (await ask(door, f"/ledger/entries/{other}", door.token(user_id=user)))[0] == 403
+
+    await door.seed(member.model_copy(update={"version": 2, "is_deleted": True}))
+    assert await verdict(other) == (404, "not_found")
+
+
+async def test_a_group_role_follows_a_move(door: Client) -> None:
+    here, there = await door.org(), await door.org()
+    moved = await door.org(here)
+    leaf = await door.org(moved)
+    tokens = [door.token(org_id=org, roles=["User", "GroupAdmin"]) for org in (here, there)]
+    assert [(await ask(door, f"/ledger/entries/{leaf}", token))[0] for token in tokens] == [200, 404]
+
+    fact = OrgChanged(
+        version=2, org_id=moved, parent_org_id=there, parent_links=(), default_timezone="UTC", country="AU"
+    )
+    await door.seed(fact)
+
+    assert [(await ask(door, f"/ledger/entries/{leaf}", token))[0] for token in tokens] == [404, 200]
+
+
+@dataclass
+class Helper:
+    """Somebody in an assist session, and what their token hangs on."""
+
+    door: Client
+    org: UUID
+    via: UUID | None = None
+    user: UUID = field(default_factory=new_id)
+    session: UUID = field(default_factory=new_id)
+    assist: UUID = field(default_factory=new_id)
+
+    def token(self, role: str = "assist_ro", **claims: Any) -> str:
+        until = self.door.context.clock.now().timestamp() + 60
+        about = {"via": str(self.via) if self.via else None, "until": until}
+        made = {"act": {"sub": str(self.user)}, "assist": about, **claims}
+        return self.door.token(
+            roles=[role], org_id=self.org, user_id=self.assist, session_id=self.session, **made
+        )
+
+
+READERS = "/pricing/charges"
+
+
+def reading_service() -> Service:
+    routes = Routes("pricing")
+
+    @routes.get("/pricing/charges")
+    async def read(request: web.Request) -> web.Response:
+        """Read as the row `charge_readers` says."""
+        await reach(request, UUID(request.query["org_id"]))
+        return ok({"actor": caller(request).actor})
+
+    return Service("pricing", "pricing", ServiceSettings, routes, Handlers())
+
+
+@pytest.fixture
+async def readers(fresh_db: Any, fresh_bus: str) -> AsyncIterator[Client]:
+    async with running(reading_service(), fresh_db.dsn("pricing"), fresh_bus, doors=("api",)) as client:
+        yield client
+
+
+async def test_an_assist_session_reads_where_its_row_says_and_nothing_else(readers: Client) -> None:
+    org, other = await readers.org(), await readers.org()
+    below = await readers.org(org)
+    helper = Helper(readers, org)
+
+    assert await ask(readers, f"{READERS}?org_id={org}", helper.token()) == (
+        200,
+        {"actor": f"user:{helper.user}"},
+    )
+    for hidden in (other, below):
+        assert (await ask(readers, f"{READERS}?org_id={hidden}", helper.token()))[0] == 404
+    for claimed in ("Admin", "Operator", "GroupAdmin", "User"):
+        assert (await ask(readers, f"{READERS}?org_id={org}", helper.token(claimed)))[0] == 404
+    assert (await ask(readers, f"{READERS}?org_id={org}", readers.token(roles=["assist_rw"], org_id=org)))[
+        0
+    ] == 404
+    assert (await ask(readers, f"{READERS}?org_id={org}", helper.token(act={})))[0] == 401
+    assert (await ask(readers, f"{READERS}?org_id={org}", helper.token(assist={})))[0] == 401
+
+
+async def test_money_and_staff_are_out_of_an_assist_sessions_reach(door: Client) -> None:
+    org = await door.org()
+    helper = Helper(door, org)
+
+    assert (await ask(door, f"/ledger/entries/{org}", helper.token("assist_rw")))[0] == 403
+    assert (await ask(door, "/partners", helper.token("assist_rw")))[0] == 403
+
+
+async def test_an_assist_session_dies_with_whatever_it_hangs_on(readers: Client) -> None:
+    group = await readers.org()
+    org = await readers.org(group)
+    path = f"{READERS}?org_id={org}"
+    for via in (None, group):
+        helper = Helper(readers, org, via)
+        last = f"member:{group}:{helper.user}" if via else f"platform:{helper.user}"
+        for subject in (f"assist:{helper.assist}", f"session:{helper.session}", last):
+            token = helper.token()
+            assert (await ask(readers, path, token))[0] == 200
+            await readers.seed(
+                AccessRevoked(version=1, subject_key=subject, not_before=readers.context.clock.machine_now())
+            )
+            assert (await ask(readers, path, token))[0] == 401, subject
+    late = {"via": None, "until": readers.context.clock.now().timestamp() - 1}
+    assert (await ask(readers, path, Helper(readers, org).token(assist=late)))[0] == 401
+    left = Helper(readers, org, await readers.org())
+    assert (await ask(readers, path, left.token()))[0] == 401
+
+
+async def test_every_request_in_an_assist_session_leaves_an_entry_with_both_names(
+    readers: Client, fresh_db: Any
+) -> None:
+    org = await readers.org()
+    helper = Helper(readers, org)
+    token = helper.token()
+    for target in (org, new_id(), await readers.org()):
+        await ask(readers, f"{READERS}?org_id={target}", token)
+
+    owner = await asyncpg.connect(fresh_db.owner_dsn)
+    entries = await owner.fetch(
+        "SELECT org_id, actor, on_behalf_of, after->>'route' AS route FROM pricing.audit_entry"
+        " WHERE entity = 'assist_request'"
+    )
+    await owner.close()
+    wanted = (org, f"user:{helper.user}", f"org:{org}/assist:{helper.assist}", "GET /pricing/charges")
+    assert [tuple(entry) for entry in entries] == [wanted] * 3
+
+
+def test_an_assist_session_may_nothing_that_a_user_may_not() -> None:
+    for rows in policy().values():
+        for route, names in rows.items():
+            if names & ASSIST_ROLES:
+                assert names & {"User", "signed_in"}, route
+            if "assist_ro" in names:
+                assert route.startswith(("GET ", "POST /pricing/estimate")), route
+                assert "assist_rw" in names, route
+            assert not ("assist_rw" in names and "billing" in route.lower()), route

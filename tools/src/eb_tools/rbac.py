@@ -27,6 +27,8 @@ COLUMNS = {
     "Operator": "Operator",
     "Finance": "Finance",
     "Support": "Support",
+    "assist_ro": "assist, read",
+    "assist_rw": "assist, write",
 }
 KEY = "key:"
 MAY = "●"

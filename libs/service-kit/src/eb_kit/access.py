@@ -9,7 +9,7 @@ import base64
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
 import jwt
@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from eb_contracts.errors import Kind, NotFound, Refusal
 
-from .policy import GROUP_ROLES, ORG_ROLES, PLATFORM_ROLES
+from .policy import ASSIST_ROLES, GROUP_ROLES, ORG_ROLES, PLATFORM_ROLES
 from .routing import ROUTE
 
 if TYPE_CHECKING:
@@ -57,8 +57,24 @@ class ContextMismatch(Refusal):
 
 
 @dataclass(frozen=True, slots=True)
+class Assist:
+    """The assist session that a token was made for. It ends at `until` (Unix seconds of business time).
+
+    `via_org_id` is where the helper holds a group role, None for the platform's own staff.
+    """
+
+    assist_session_id: UUID
+    via_org_id: UUID | None
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
-    """An authenticated caller. `org_id` is the context of the token or key; `roles` hold in that context."""
+    """An authenticated caller. `org_id` is the context of the token or key; `roles` hold in that context.
+
+    Kinds: `user`, `key`, `service`, and `assist`: a person (`user_id`, `actor`) inside an organisation that isn't
+    theirs.
+    """
 
     kind: str
     actor: str
@@ -70,6 +86,7 @@ class Caller:
     key_id: UUID | None = None
     service_name: str = ""
     on_behalf_of: str = ""
+    assist: Assist | None = None
 
     def has_role(self, *roles: str) -> bool:
         """Tell whether the caller holds one of these roles."""
@@ -83,6 +100,8 @@ class Caller:
         if self.kind == "service":
             return frozenset({"service"})
         is_own = org_id == self.org_id
+        if self.kind == "assist":
+            return self.roles if is_own else frozenset()
         is_below = is_own or (self.org_id is not None and directory.is_ancestor_or_self(self.org_id, org_id))
         if self.kind == "key":
             return _key_names(self.scopes, is_own, is_below)
@@ -98,7 +117,7 @@ class Caller:
             return frozenset({"service"})
         if self.kind == "key":
             return _key_names(self.scopes, True, True)
-        return self.roles | {"signed_in"}
+        return self.roles if self.kind == "assist" else self.roles | {"signed_in"}
 
 
 CALLER: web.RequestKey[Caller] = web.RequestKey("eb_caller", Caller)
@@ -169,14 +188,28 @@ class Authenticator:
         return verified
 
     def _refuse_revoked(self, caller: Caller, issued_at: float) -> None:
-        is_revoked = self._context.directory.is_revoked
-        subjects = (
-            f"session:{caller.session_id}",
-            f"member:{caller.org_id}:{caller.user_id}",
-            f"platform:{caller.user_id}",
-        )
-        if any(is_revoked(subject, issued_at) for subject in subjects):
+        directory, assist = self._context.directory, caller.assist
+        if assist is not None and self._is_over(caller, assist):
             raise TokenInvalid
+        for subject in _subjects(caller):
+            if directory.is_revoked(subject, issued_at):
+                raise TokenInvalid
+
+    def _is_over(self, caller: Caller, assist: Assist) -> bool:
+        """Tell whether an assist session's time is up, or its organisation left the helper's group."""
+        assert caller.org_id is not None
+        is_late = assist.until <= self._context.clock.now().timestamp()
+        is_above = self._context.directory.is_ancestor_or_self
+        return is_late or not (assist.via_org_id is None or is_above(assist.via_org_id, caller.org_id))
+
+
+def _subjects(caller: Caller) -> tuple[str, ...]:
+    """Name what a token hangs on: the session, and what its roles came from."""
+    session, platform = f"session:{caller.session_id}", f"platform:{caller.user_id}"
+    if (assist := caller.assist) is None:
+        return session, f"member:{caller.org_id}:{caller.user_id}", platform
+    via = f"member:{assist.via_org_id}:{caller.user_id}" if assist.via_org_id else platform
+    return session, f"assist:{assist.assist_session_id}", via
 
 
 def _caller_of(key: ApiKey) -> Caller:
@@ -188,6 +221,8 @@ def _caller_of(key: ApiKey) -> Caller:
 
 
 def _caller_from(claims: dict[str, Any]) -> Caller:
+    if "act" in claims:
+        return _helper_from(claims)
     user_id = UUID(claims["sub"])
     org = claims.get("org")
     return Caller(
@@ -196,7 +231,27 @@ def _caller_from(claims: dict[str, Any]) -> Caller:
         user_id=user_id,
         session_id=UUID(claims["sid"]),
         org_id=UUID(org) if org else None,
-        roles=frozenset(claims.get("roles") or ()),
+        roles=frozenset(claims.get("roles") or ()) - ASSIST_ROLES,
+    )
+
+
+def _helper_from(claims: dict[str, Any]) -> Caller:
+    """Give who acts in an assist session (RFC 8693): `sub` is the session, `act` the real person."""
+    user_id, assist_session_id, org_id = (
+        UUID(claims["act"]["sub"]),
+        UUID(claims["sub"]),
+        UUID(claims["org"]),
+    )
+    via = claims["assist"]["via"]
+    return Caller(
+        kind="assist",
+        actor=f"user:{user_id}",
+        user_id=user_id,
+        session_id=UUID(claims["sid"]),
+        org_id=org_id,
+        roles=frozenset(claims["roles"]) & ASSIST_ROLES,
+        on_behalf_of=f"org:{org_id}/assist:{assist_session_id}",
+        assist=Assist(assist_session_id, UUID(via) if via else None, float(claims["assist"]["until"])),
     )
 
 
@@ -219,6 +274,10 @@ async def authenticate(request: web.Request, authenticator: Authenticator, names
         return
     caller = await authenticator.authenticate(request.headers.get("Authorization", ""), waiter_of(request))
     request[CALLER] = caller
+    if caller.assist is not None:
+        from .assist import record
+
+        await record(request, caller)
     if names.isdisjoint(caller.names_anywhere()) and not _is_about_an_org(names, caller):
         raise Forbidden
 
@@ -245,17 +304,39 @@ async def reach(request: web.Request, org_id: UUID, *, roles: frozenset[str] | N
     """Refuse unless the caller may call this route about this organisation.
 
     NotFound where the caller has no right at all there or the organisation is unknown (after waiting up
-    to 2 s for a young id); Forbidden where it is visible. `roles` narrows the policy's row further.
+    to 2 s for a young id), ContextMismatch where only a token of another context would have one; Forbidden
+    where it is visible. `roles` narrows the policy's row further.
     """
     from .service import CONTEXT
 
     directory = request.app[CONTEXT].directory
     who = caller(request)
-    if await directory.find_org(org_id, waiter_of(request)) is None:
-        raise NotFound
-    names = who.names_in(org_id, directory)
+    is_known = await directory.find_org(org_id, waiter_of(request)) is not None
+    names = who.names_in(org_id, directory) if is_known else frozenset()
     if not names:
-        raise NotFound
+        await _refuse_outside(who, org_id, directory)
     allowed = request[ROUTE].names if roles is None else request[ROUTE].names & roles
     if names.isdisjoint(allowed):
         raise Forbidden
+
+
+async def _refuse_outside(who: Caller, org_id: UUID, directory: Directory) -> NoReturn:
+    """Refuse what lies outside of the token's context; unknown organisations are looked up just the same."""
+    if who.kind == "user" and who.user_id is not None and await directory.roles_of(who.user_id, org_id):
+        raise ContextMismatch
+    raise NotFound
+
+
+async def names_anywhere_in(request: web.Request, org_id: UUID, connection: Any = None) -> frozenset[str]:
+    """Give what the caller goes by towards an organisation in the token's context or, people, in any other.
+
+    For the few routes that are about several organisations at once. Empty: hidden from them.
+    """
+    from .service import CONTEXT
+
+    directory = request.app[CONTEXT].directory
+    who = caller(request)
+    names = who.names_in(org_id, directory)
+    if who.kind == "user" and who.user_id is not None:
+        names |= await directory.roles_of(who.user_id, org_id, connection)
+    return names

@@ -154,6 +154,26 @@ class Directory:
         """Tell whether `ancestor_id` is the organisation or stands above it."""
         return any(org.org_id == ancestor_id for org in self.ancestors(org_id))
 
+    async def roles_of(self, user_id: UUID, org_id: UUID, connection: Any = None) -> frozenset[str]:
+        """Give somebody's membership role in an organisation and the group roles that reach it, in any context.
+
+        One look-up by key, as long for an organisation that nobody knows: memberships stay in the table, since
+        only requests outside of their token's context ask. `connection` spares a second one inside a Tx.
+        """
+        if (source := connection or self._pool) is None:
+            return frozenset()
+        above = [org.org_id for org in self.ancestors(org_id)] or [org_id]
+        rows = await source.fetch(
+            "SELECT body FROM known WHERE entity = 'member' AND entity_id = ANY($1) AND NOT is_deleted",
+            [f"{each}:{user_id}" for each in above],
+        )
+        return frozenset(
+            role
+            for body in (row["body"] for row in rows)
+            for role in (body["group_role"], body["role"] if body["org_id"] == str(org_id) else None)
+            if role
+        )
+
     def key_by_digest(self, digest: str) -> ApiKey | None:
         """Give the live key of this SHA-256 (hex); expiry is the caller's to judge."""
         return self._keys.get(digest)

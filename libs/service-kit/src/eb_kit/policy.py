@@ -13,6 +13,9 @@ import yaml
 PLATFORM_ROLES = frozenset({"Operator", "Finance", "Support"})
 GROUP_ROLES = frozenset({"GroupAdmin", "GroupBilling", "GroupSupport"})
 ORG_ROLES = frozenset({"Admin", "User"})
+ASSIST_MODES = {"read_only": "assist_ro", "read_write": "assist_rw"}
+ASSIST_ROLES = frozenset(ASSIST_MODES.values())
+"""What the token of an assist session goes by, by its mode."""
 
 
 @cache

@@ -45,6 +45,7 @@ EXCHANGES: Final[Mapping[str, str]] = {
 
 STANDARD_FACTS: Final[tuple[type[EntityFact], ...]] = (
     auth.OrgChanged,
+    auth.MemberChanged,
     auth.ApiKeyChanged,
     auth.SigningKeyChanged,
     auth.AccessRevoked,
@@ -89,10 +90,10 @@ class Stream:
 
 
 STREAMS: Final[tuple[Stream, ...]] = (
+    Stream("auth", "audit", (audit.AuditRecorded,), is_split=False),
     Stream("metering-ingest", "batches", (metering.BatchAccepted,), is_split=True),
     Stream("pricing", "usage", (metering.UsageRecorded,), is_split=True),
     Stream("ledger", "charges", (pricing.ChargePriced,), is_split=True),
-    Stream("auth", "audit", (audit.AuditRecorded,), is_split=False),
     Stream("estimator", "counters", (pricing.ChargePriced,), is_split=False),
     Stream(
         "metering-ingest",
@@ -109,7 +110,7 @@ FACTS: Final[Mapping[str, tuple[type[EntityFact], ...]]] = {
     "metering-ingest": (*STANDARD_FACTS, auth.ProjectChanged),
     "pricing": (*STANDARD_FACTS, *_PRICES),
     "ledger": STANDARD_FACTS,
-    "estimator": (*STANDARD_FACTS, *_PRICES),
+    "estimator": (*STANDARD_FACTS, *_PRICES, catalog.PlanTermsDefined),
 }
 """Which facts each service's read models hear; what a service `keeps` must stand here."""
 
@@ -121,8 +122,8 @@ WRITES: Final[Mapping[str, tuple[str, ...]]] = {
 
 WRITTEN_BY_ALL: Final = (EVENTS, RETRY, DLX)
 SNAPSHOTS: Final = "kit.snapshot.#"
-SERVICES: Final = tuple(FACTS)
 COMPARING: Final = "kit.coherence."
+SERVICES: Final = tuple(FACTS)
 
 
 def streams_of(service: str) -> dict[str, Stream]:
@@ -135,12 +136,12 @@ def facts_queue(service: str) -> str:
     return f"{service}.facts"
 
 
-def dead_queue(service: str) -> str:
 def coherence_queue(service: str) -> str:
     """Name the queue in which a service compares what was sent and handled."""
     return f"{service}.coherence"
 
 
+def dead_queue(service: str) -> str:
     """Name the queue of a service's dead letters."""
     return f"{service}.dead"
 
@@ -160,7 +161,6 @@ class Binding:
     arguments: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
 @cache
 def _routes() -> tuple[Mapping[tuple[str, str], tuple[str, ...]], Mapping[tuple[str, str], tuple[str, ...]]]:
     """Give the work queues by exchange and key, and by exchange and the start of a key."""
@@ -196,6 +196,7 @@ def reader_of(queue: str) -> str:
     return queue.partition(".")[0]
 
 
+@dataclass(frozen=True, slots=True)
 class Policy:
     """A broker policy: what of a queue or exchange may change later."""
 
@@ -216,8 +217,8 @@ def queues() -> Iterator[str]:
     """Name every queue."""
     for service in SERVICES:
         yield from work_queues(service)
-        yield dead_queue(service)
         yield coherence_queue(service)
+        yield dead_queue(service)
     yield from map(retry_queue, TIERS_MS)
     yield UNROUTED
 
@@ -229,9 +230,9 @@ def bindings() -> Iterator[Binding]:
     for service, facts in FACTS.items():
         for key in (SNAPSHOTS, *(fact.TYPE for fact in facts)):
             yield Binding(EVENTS, facts_queue(service), key)
-        yield Binding(DLX, dead_queue(service), service)
         yield Binding(EVENTS, coherence_queue(service), f"{COMPARING}{service}")
         yield Binding(BACK, coherence_queue(service), coherence_queue(service))
+        yield Binding(DLX, dead_queue(service), service)
         yield from (Binding(BACK, queue, queue) for queue in work_queues(service))
     for tier in TIERS_MS:
         yield Binding(RETRY, retry_queue(tier), "", {"x-match": "all", TIER_HEADER: tier})
@@ -259,8 +260,8 @@ def policies(tiers_ms: Mapping[str, int] = TIERS_MS) -> Iterator[Policy]:
         definition["dead-letter-routing-key"] = service
         yield Policy(f"eb-work-{service}", rf"^{service}\.(?!(dead|coherence)$)", "queues", definition)
     yield Policy("eb-dead", r"\.dead$", "queues", {"delivery-limit": NEVER})
-    for tier, milliseconds in tiers_ms.items():
     yield Policy("eb-coherence", r"\.coherence$", "queues", {"message-ttl": COMPARING_TTL_MS})
+    for tier, milliseconds in tiers_ms.items():
         definition = _safe_dead_lettering(BACK) | {"message-ttl": milliseconds}
         yield Policy(f"eb-retry-{tier}", rf"^retry\.{tier}$", "queues", definition)
     yield Policy("eb-unrouted", r"^eb\.unrouted$", "queues", {"message-ttl": UNROUTED_TTL_MS})

@@ -1,4 +1,4 @@
-"""Facts of the auth service: organisations, projects, keys, signing keys, revocations. No names, no emails."""
+"""Facts of the auth service: organisations, members, projects, keys, signing keys, revocations. No names, no emails."""
 
 from __future__ import annotations
 
@@ -31,6 +31,25 @@ class OrgChanged(EntityFact):
     @property
     def entity_id(self) -> str:
         return str(self.org_id)
+
+
+@register
+class MemberChanged(EntityFact):
+    """Somebody's roles in one organisation: the membership's, and a group role that reaches all below it.
+
+    Versions are microseconds of the machine's clock: a membership may end and begin again.
+    """
+
+    TYPE = "auth.member.changed.v1"
+    ENTITY = "member"
+    org_id: UUID
+    user_id: UUID
+    role: str
+    group_role: str | None = None
+
+    @property
+    def entity_id(self) -> str:
+        return f"{self.org_id}:{self.user_id}"
 
 
 @register
@@ -90,7 +109,8 @@ class SigningKeyChanged(EntityFact):
 class AccessRevoked(EntityFact):
     """Access tokens about `subject` issued at or before `not_before` are void.
 
-    `subject` is `session:<session_id>`, `member:<org_id>:<user_id>` or `platform:<user_id>`.
+    `subject` is `session:<session_id>`, `member:<org_id>:<user_id>`, `platform:<user_id>` or
+    `assist:<assist_session_id>`.
     """
 
     TYPE = "auth.access.revoked.v1"

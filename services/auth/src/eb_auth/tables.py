@@ -50,6 +50,7 @@ organization = Table(
     _at("created_at"),
     Column("version", BigInteger, nullable=False, server_default="1"),
     Column("parent_org_id", Uuid, ForeignKey("auth.organization.org_id")),
+    Column("assist_policy", Text, nullable=False, server_default="notify"),
     Index("organization_by_parent", "parent_org_id", "org_id"),
 )
 
@@ -70,6 +71,7 @@ membership = Table(
     Column("role", MEMBERSHIP_ROLE, nullable=False),
     Column("status", MEMBERSHIP_STATUS, nullable=False),
     _at("created_at"),
+    Column("version", BigInteger, nullable=False, server_default="1"),
     Index("membership_by_age", "org_id", "created_at", "user_id"),
     Index("membership_by_user", "user_id", "org_id"),
 )
