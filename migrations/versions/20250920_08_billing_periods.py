@@ -1,8 +1,8 @@
-"""Closed periods, base fees, one-off charges and re-ratings.
+"""Closed periods, base fees, one-off charges and re-ratings; the terms of plans, for comparing them.
 
 Revision: 20250920_08, after 20250920_07.
 Downgrade: periods, re-ratings, the calendar, and what charges and counters say of closes and base fees are kept aside
-and brought back by the next upgrade. Nothing is lost.
+and brought back by the next upgrade; so are plans' terms. Nothing is lost.
 """
 
 from kit_tables import drop, finite, keep, restore, run
@@ -20,10 +20,15 @@ def upgrade() -> None:
     run(TABLES + COLUMNS)
     restore(revision, "pricing", *KEPT)
     run(RESTORE_COLUMNS + FIRST_LOOK)
+    run(PLAN_TERMS)
+    restore(revision, "catalog", "plan_terms_state")
+    run(FIRST_PLAN_TERMS)
 
 
 def downgrade() -> None:
     """Set aside what was added, then drop it."""
+    keep(revision, "catalog", "plan_terms_state")
+    drop("catalog", "plan_terms_state")
     keep(revision, "pricing", *KEPT)
     run(KEEP_COLUMNS + TAKE_COLUMNS)
     drop("pricing", *reversed(KEPT))
@@ -39,6 +44,7 @@ CREATE TABLE pricing.billing_period (
     closed_by text,
     settled_at timestamptz,
     charges integer,
+    retry_at timestamptz,
     PRIMARY KEY (org_id, period),
     CONSTRAINT billing_period_closed CHECK ((closed_at IS NULL) = (closed_by IS NULL)),
     CONSTRAINT billing_period_settled CHECK (settled_at IS NULL OR closed_at IS NOT NULL),
@@ -48,6 +54,7 @@ CREATE INDEX billing_period_open ON pricing.billing_period (ends_at, org_id) WHE
 CREATE INDEX billing_period_unsettled ON pricing.billing_period (closed_at, org_id)
     WHERE closed_at IS NOT NULL AND settled_at IS NULL;
 COMMENT ON COLUMN pricing.billing_period.settled_at IS 'When its counters had been brought to their closed targets.';
+COMMENT ON COLUMN pricing.billing_period.retry_at IS 'Not before then, since terms it needs were missing.';
 
 CREATE TABLE pricing.org_calendar (
     org_id uuid PRIMARY KEY,
@@ -137,4 +144,29 @@ BEGIN
         FROM kept."20250920_08:charges" AS k WHERE (c.charge_id, c.org_id) = (k.charge_id, k.org_id);
     DROP TABLE kept."20250920_08:counters", kept."20250920_08:charges";
 END $$;
+"""
+
+PLAN_TERMS = """
+CREATE TABLE catalog.plan_terms_state (
+    plan_terms_id text PRIMARY KEY,
+    plan_id uuid NOT NULL REFERENCES catalog.plan (plan_id),
+    org_id uuid,
+    version bigint NOT NULL,
+    body jsonb,
+    due_at timestamptz,
+    CONSTRAINT plan_terms_state_announced CHECK ((version = 0) = (body IS NULL))
+);
+CREATE INDEX plan_terms_state_by_plan ON catalog.plan_terms_state (plan_id);
+CREATE INDEX plan_terms_state_due ON catalog.plan_terms_state (due_at, plan_terms_id) WHERE due_at IS NOT NULL;
+COMMENT ON TABLE catalog.plan_terms_state IS
+    'What was announced last of plans, and of plans with an organisation''s overrides; due_at: to be resolved again.';
+GRANT SELECT, INSERT, UPDATE ON catalog.plan_terms_state TO eb_catalog;
+"""
+
+FIRST_PLAN_TERMS = """
+INSERT INTO catalog.plan_terms_state (plan_terms_id, plan_id, org_id, version, due_at)
+    SELECT plan_id::text, plan_id, NULL, 0, timestamptz '2025-09-20 00:00+00' FROM catalog.plan
+    UNION ALL SELECT plan_id || '/' || org_id, plan_id, org_id, 0, timestamptz '2025-09-20 00:00+00'
+        FROM catalog.org_entitlement WHERE overrides <> '{}'
+    ON CONFLICT DO NOTHING;
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,10 +22,11 @@ from eb_contracts.pricing import ChargePriced
 from eb_kit import readmodels
 from eb_kit.testing import Client, running
 from eb_kit.testing_db import ClonedDatabase
+from eb_kit.tx import Tx
 from eb_pricing.app import SERVICE
 from eb_pricing.consumers import handlers, price_usage
-from eb_pricing.jobs import rate_what_became_due
-from eb_rating import from_plain, target
+from eb_pricing.jobs import begin_periods, close_periods, rate_what_became_due, settle_closed_periods
+from eb_rating import Terms, from_plain, target, target_closed
 
 from .factories import assigned, message, org_terms, terms
 
@@ -70,10 +71,23 @@ class World:
 
     async def sweep(self) -> None:
         """Run the sweep until nothing is due."""
-        taken = 1
-        while taken:
-            async with self.client.context.begin("system:pricing") as tx:
-                taken = await rate_what_became_due(tx)
+        await self.run(rate_what_became_due)
+
+    async def run(self, *jobs: Callable[[Tx], Awaitable[int]]) -> None:
+        """Run each job until nothing is due."""
+        for job in jobs:
+            taken = 1
+            while taken:
+                async with self.client.context.begin("system:pricing") as tx:
+                    taken = await job(tx)
+
+    async def begin(self) -> None:
+        """Begin what is due by the calendar."""
+        await self.run(begin_periods)
+
+    async def close(self) -> None:
+        """Close what is due, and settle it."""
+        await self.run(begin_periods, close_periods, settle_closed_periods)
 
     async def get(self, path: str, *, headers: dict[str, str] | None = None, **token: Any) -> tuple[int, Any]:
         """Call an HTTP door, as Operator unless a token says otherwise; give status and body."""
@@ -117,7 +131,8 @@ class World:
 
     async def _off_target(self) -> int:
         rows = await self.owner.fetch(
-            "SELECT c.quantity, c.events, k.body -> 'body' AS body, (SELECT sum(amount_gross) FROM pricing.charge"
+            "SELECT c.quantity, c.events, c.is_closed, k.body -> 'body' AS body,"
+            " (SELECT sum(amount_gross + waived_amount - base_due) FROM pricing.charge"
             " WHERE (org_id, sku, period, currency) = (c.org_id, c.sku, c.period, c.currency)) AS charged"
             " FROM pricing.counter c JOIN pricing.known k ON k.entity = 'terms' AND k.entity_id = c.terms_hash"
         )
@@ -125,22 +140,33 @@ class World:
             TermsDefined.model_fields["body"].annotation.model_validate_json(row["body"]) for row in rows
         ]
         return sum(
-            row["charged"] != target(row["quantity"], row["events"], from_plain(body.model_dump()))
+            (row["charged"] or 0) != _target(row, from_plain(body.model_dump()))
             for row, body in zip(rows, bodies, strict=True)
         )
 
 
+def _target(row: asyncpg.Record, terms: Terms) -> Decimal:
+    if row["is_closed"]:
+        return target_closed(row["quantity"], row["events"], terms)
+    if row["charged"] == row["quantity"] == row["events"] == 0:
+        return Decimal(0)
+    return target(row["quantity"], row["events"], terms)
+
+
 COUNTED = (
-    "(SELECT org_id, sku, period, sum(quantity) AS quantity, sum(event_count) AS events, count(*) AS version,"
+    "(SELECT org_id, sku, period, coalesce(sum(quantity) FILTER (WHERE kind <> 'base'), 0)"
+    " AS quantity, sum(event_count) AS events, count(*) AS version,"
     " sum(tax_amount) AS taxed FROM pricing.charge GROUP BY 1, 2, 3)"
 )
 INVARIANTS = {
     "charges sum to the counter": f"SELECT count(*) FROM pricing.counter c FULL JOIN {COUNTED} s"
     " USING (org_id, sku, period) WHERE (c.quantity, c.events, c.version)"
     " IS DISTINCT FROM (s.quantity, s.events, s.version) AND c.version > 0",
-    "charges sum to what was charged": "SELECT count(*) FROM pricing.counter c WHERE charged <> (SELECT"
-    " sum(amount_gross) FROM pricing.charge h WHERE (h.org_id, h.sku, h.period, h.currency)"
-    " = (c.org_id, c.sku, c.period, c.currency))",
+    "charges sum to what was charged": "SELECT count(*) FROM pricing.counter c WHERE (charged, base, waived) <>"
+    " (SELECT sum(amount_gross + waived_amount), sum(base_due), sum(waived_amount) FROM pricing.charge h"
+    " WHERE (h.org_id, h.sku, h.period, h.currency) = (c.org_id, c.sku, c.period, c.currency))",
+    "counters of closed periods are closed": "SELECT count(*) FROM pricing.counter c JOIN pricing.billing_period p"
+    " USING (org_id, period) WHERE c.is_closed <> (p.settled_at IS NOT NULL)",
     "nothing is both charged and waiting": "SELECT count(*) FROM pricing.charge c JOIN pricing.unrated_usage u"
     " ON c.charge_id = u.usage_id::text AND c.org_id = u.org_id",
     "one message per charge": "SELECT abs((SELECT count(*) FROM pricing.charge) - (SELECT coalesce(sum("

@@ -26,9 +26,11 @@ async def price_usage(tx: Tx, messages: list[UsageRecorded]) -> None:
 
 @handlers.keeps(OrgTermsAssigned)
 async def mark_orgs(tx: Tx, facts: list[OrgTermsAssigned]) -> None:
-    """Have organisations looked at whose assignments changed."""
+    """Have organisations looked at whose assignments changed: their counters, and what begins when."""
     await store.lock_terms(tx)
-    await store.mark_orgs_due(tx, [fact.org_id for fact in facts])
+    org_ids = [fact.org_id for fact in facts]
+    await store.mark_orgs_due(tx, org_ids)
+    await store.mark_calendar_due(tx, org_ids)
 
 
 @handlers.keeps(RetailTermsAssigned)
@@ -43,4 +45,5 @@ async def mark_retail(tx: Tx, facts: list[RetailTermsAssigned]) -> None:
 async def mark_awaiting(tx: Tx, facts: list[TermsDefined]) -> None:
     """Have those looked at who waited for these terms."""
     await store.lock_terms(tx)
-    await store.mark_awaiting_due(tx, [fact.terms_hash for fact in facts])
+    org_ids = await store.mark_awaiting_due(tx, [fact.terms_hash for fact in facts])
+    await store.mark_calendar_due(tx, org_ids)

@@ -169,13 +169,13 @@ async def _by_own_terms(
     """Rate late usage of closed counters by the terms that these stand at: only a re-rating brings others."""
     hashes = {one.terms_hash for one in counters.values() if one.is_closed and one.version} - {None}
     terms = await terms_of(tx, {terms_hash for terms_hash in hashes if terms_hash})
-    found = []
-    for group in usage:
-        own = counters[group.key].terms_hash
-        if own is not None and own in terms:
-            group = group._replace(priced=group.priced._replace(terms_hash=own, terms=terms[own]))
-        found.append(group)
-    return found
+    return [_with_terms(group, counters[group.key].terms_hash, terms) for group in usage]
+
+
+def _with_terms(group: Priceable, terms_hash: str | None, terms: Mapping[str, Terms]) -> Priceable:
+    if terms_hash is None or terms_hash not in terms:
+        return group
+    return group._replace(priced=group.priced._replace(terms_hash=terms_hash, terms=terms[terms_hash]))
 
 
 async def terms_of(tx: Tx, terms_hashes: set[str]) -> dict[str, Terms]:

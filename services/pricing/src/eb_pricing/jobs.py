@@ -1,21 +1,30 @@
-"""Clock doors of pricing: what became due because prices changed."""
+"""Clock doors of pricing: what became due because prices changed, and what the calendar brings."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from uuid import UUID
 
-from prometheus_client import Gauge
+from prometheus_client import Counter, Gauge
 
 from eb_contracts.metering import UsageRecord
 from eb_kit.jobs import Jobs
 from eb_kit.tx import Tx
 
-from . import flows, store
+from . import flows, period_flows, store
 
 jobs = Jobs()
 
 WAITING = Gauge("eb_pricing_unrated_usage", "Usage records that wait for terms; counted up to 10,000.")
+
+
+CLOSED = Counter("eb_pricing_periods_closed_total", "Billing periods closed and settled.")
+OVERDUE = Gauge(
+    "eb_pricing_overdue_closes",
+    "Billing periods that should have been closed or settled an hour ago; counted up to 10,000.",
+)
+AN_HOUR = timedelta(hours=1)
 
 
 @jobs.every(seconds=2)
@@ -51,4 +60,52 @@ async def _rate_parked(tx: Tx, parked: Mapping[UUID, Sequence[UsageRecord]]) -> 
 async def measure_waiting(tx: Tx) -> int:
     """Keep the gauge of usage that waits, for alerts; takes nothing."""
     WAITING.set(await store.count_unrated(tx, 10_000))
+    return 0
+
+
+@jobs.every(seconds=5)
+async def begin_periods(tx: Tx) -> int:
+    """Open the billing periods that began and charge the base fees due; give of how many organisations.
+
+    Rule: docs/rules/pricing.md, Base fees.
+    """
+    await store.lock_terms_shared(tx)
+    due = await store.take_calendar(tx, tx.context.settings.calendar_orgs)
+    if due:
+        await period_flows.visit(tx, due)
+    return len(due)
+
+
+@jobs.every(seconds=5)
+async def close_periods(tx: Tx) -> int:
+    """Close the billing periods that ended long enough ago; give how many. Their counters are settled next.
+
+    Whoever rates holds the lock of the terms, shared: after this nobody makes an open counter in a closed
+    period. The lock is taken only where something is due. Rule: docs/rules/pricing.md, The close of a period.
+    """
+    ended_by = _ended_by(tx)
+    if not await store.count_due_to_close(tx, ended_by, 1):
+        return 0
+    await store.lock_terms(tx)
+    return await store.close_periods(tx, ended_by, tx.context.settings.close_periods)
+
+
+def _ended_by(tx: Tx) -> datetime:
+    return tx.now - timedelta(hours=tx.context.settings.period_close_delay_h)
+
+
+@jobs.every(seconds=2)
+async def settle_closed_periods(tx: Tx) -> int:
+    """Bring the counters of closed periods to their closed targets and announce the periods; give how many."""
+    await store.lock_terms_shared(tx)
+    closed = await store.take_unsettled(tx, tx.context.settings.settle_periods)
+    if closed:
+        CLOSED.inc(len(await period_flows.settle(tx, closed)))
+    return len(closed)
+
+
+@jobs.every(seconds=30)
+async def measure_overdue_closes(tx: Tx) -> int:
+    """Keep the gauge of closes that are overdue, for alerts; takes nothing."""
+    OVERDUE.set(await store.count_overdue(tx, _ended_by(tx) - AN_HOUR, tx.now - AN_HOUR, 10_000))
     return 0

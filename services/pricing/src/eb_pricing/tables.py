@@ -183,6 +183,9 @@ billing_period = Table(
         comment="When its counters had been brought to their closed targets.",
     ),
     Column("charges", Integer),
+    Column(
+        "retry_at", DateTime(timezone=True), comment="Not before then, since terms it needs were missing."
+    ),
     Index("billing_period_open", "ends_at", "org_id", postgresql_where="closed_at IS NULL"),
     Index(
         "billing_period_unsettled",

@@ -53,10 +53,10 @@ async def lock_counters(tx: Tx, keys: Iterable[CounterKey]) -> dict[CounterKey, 
 
 
 async def list_counters_of(tx: Tx, org_ids: Collection[UUID]) -> list[Counter]:
-    """Give all counters of organisations that were ever charged, unlocked."""
+    """Give the counters of organisations that were ever charged, closed periods left out; unlocked."""
     rows = await tx.fetch(
         f"SELECT c.org_id, c.sku, c.period, {_COUNTER} FROM counter AS c"
-        " WHERE c.org_id = ANY($1) AND c.version > 0",
+        " WHERE c.org_id = ANY($1) AND c.version > 0 AND NOT c.is_closed",
         list(org_ids),
     )
     return [_counter(CounterKey(row["org_id"], row["sku"], row["period"]), row) for row in rows]

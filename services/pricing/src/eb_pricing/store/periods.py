@@ -83,6 +83,18 @@ async def count_due_to_close(tx: Tx, ended_by: datetime, limit: int) -> int:
     return count
 
 
+async def count_overdue(tx: Tx, ended_by: datetime, closed_by: datetime, limit: int) -> int:
+    """Count periods that ended by then and are open, or were closed by then and aren't settled, up to `limit`."""
+    count: int = await tx.fetchval(
+        "SELECT count(*) FROM (SELECT 1 FROM billing_period WHERE closed_at IS NULL AND ends_at <= $1"
+        " UNION ALL SELECT 1 FROM billing_period WHERE closed_at <= $2 AND settled_at IS NULL LIMIT $3) AS overdue",
+        ended_by,
+        closed_by,
+        limit,
+    )
+    return count
+
+
 async def close_periods(tx: Tx, ended_by: datetime, limit: int) -> int:
     """Close periods that ended by then; give how many. The terms must be locked alone."""
     tag = await tx.execute(
@@ -112,7 +124,8 @@ async def take_unsettled(tx: Tx, limit: int) -> list[BillingPeriod]:
     """Take periods whose counters are to be brought to their closed targets, those closed first before others."""
     rows = await tx.fetch(
         f"SELECT {_PERIOD} FROM billing_period WHERE closed_at IS NOT NULL AND settled_at IS NULL"
-        " ORDER BY closed_at, org_id LIMIT $1 FOR UPDATE SKIP LOCKED",
+        " AND (retry_at IS NULL OR retry_at <= $1) ORDER BY closed_at, org_id LIMIT $2 FOR UPDATE SKIP LOCKED",
+        tx.now,
         limit,
     )
     return [BillingPeriod.of(**dict(row)) for row in rows]
@@ -139,6 +152,16 @@ async def settle_periods(tx: Tx, charges: Mapping[PeriodKey, int]) -> None:
         *columns_of(list(charges), 2),
         list(charges.values()),
         tx.now,
+    )
+
+
+async def postpone_periods(tx: Tx, keys: Collection[PeriodKey], retry_at: datetime) -> None:
+    """Leave closed periods alone until then: terms that they need are missing."""
+    await tx.execute(
+        "UPDATE billing_period AS p SET retry_at = $3 FROM unnest($1::uuid[], $2::text[]) AS k (org_id, period)"
+        " WHERE (p.org_id, p.period) = (k.org_id, k.period)",
+        *columns_of(list(keys), 2),
+        retry_at,
     )
 
 

@@ -86,13 +86,16 @@ async def mark_retail_due(tx: Tx, retail_keys: Collection[str], skus: Collection
     )
 
 
-async def mark_awaiting_due(tx: Tx, terms_hashes: Collection[str]) -> None:
-    """Have those looked at who waited for these terms."""
-    await tx.execute(
+async def mark_awaiting_due(tx: Tx, terms_hashes: Collection[str]) -> list[UUID]:
+    """Have those looked at who waited for these terms; give them."""
+    rows = await tx.fetch(
         "WITH come AS (DELETE FROM awaited_terms WHERE terms_hash = ANY($1) RETURNING org_id)"
-        " INSERT INTO terms_due (org_id) SELECT DISTINCT org_id FROM come ORDER BY 1" + _MARK_DUE,
+        " INSERT INTO terms_due AS t (org_id) SELECT DISTINCT org_id FROM come ORDER BY 1"
+        + _MARK_DUE
+        + " RETURNING t.org_id",
         list(terms_hashes),
     )
+    return [row["org_id"] for row in rows]
 
 
 async def take_due(tx: Tx, limit: int) -> dict[UUID, UUID | None]:
