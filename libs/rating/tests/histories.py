@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
-from functools import cache
+from functools import cache, reduce
 from typing import Any
 
 from hypothesis import strategies as st
 
 from eb_rating import Counter, Terms, charge, target_closed, tax_target
+from eb_rating.exact import EXACT
 
 from .strategies import plans, quantities
 
 ZERO = Decimal(0)
+
+
+def total(amounts: Iterable[Decimal]) -> Decimal:
+    """Sum exactly; sum() rounds to 28 digits, which the largest prices pass."""
+    return reduce(EXACT.add, amounts, ZERO)
 
 
 @dataclass(frozen=True)
@@ -82,16 +88,17 @@ class Book:
         after, due = charge(self.counter, quantity, events, self.terms)
         if self.is_closed:
             closed = target_closed(after.quantity, after.events, self.terms)
-            after, due = after._replace(charged=closed), closed - self.counter.charged
+            after, due = after._replace(charged=closed), EXACT.subtract(closed, self.counter.charged)
         self.counter = after
         self.charges.append(due)
         rate = self.all_terms[0].tax_rate
-        self.taxed += tax_target(self.gross, self.terms, rate) - self.taxed
+        due = EXACT.subtract(tax_target(self.gross, self.terms, rate), self.taxed)
+        self.taxed = EXACT.add(self.taxed, due)
 
     @property
     def gross(self) -> Decimal:
         """Sum all charges."""
-        return sum(self.charges, ZERO)
+        return total(self.charges)
 
 
 @dataclass(frozen=True)
@@ -108,7 +115,7 @@ class History:
 
     @property
     def quantity(self) -> Decimal:
-        return sum((record.quantity for record in self.records.values()), ZERO)
+        return total(record.quantity for record in self.records.values())
 
     @property
     def events(self) -> int:

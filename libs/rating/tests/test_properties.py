@@ -11,11 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eb_rating import (
-    Counter,
-    Terms,
     breakdown,
     breakdown_closed,
-    charge,
     from_plain,
     price,
     target,
@@ -24,49 +21,7 @@ from eb_rating import (
 )
 
 from .rules import naive_price, naive_round, naive_target
-from .strategies import MODES, plans, quantities
-
-Steps = list[tuple[str, Decimal, int]]
-
-usage = st.tuples(st.just("usage"), quantities, st.integers(1, 50))
-voids = st.tuples(st.just("usage"), quantities.map(lambda quantity: -quantity), st.just(-1))
-rerates = st.tuples(st.sampled_from(["first terms", "second terms"]), st.just(Decimal(0)), st.just(0))
-histories = st.lists(st.one_of(usage, voids, rerates), min_size=1, max_size=12)
-
-
-def played(steps: Steps, terms: dict[str, Terms]) -> tuple[Counter, Decimal, Terms]:
-    """Apply usage, voids and changes of terms; the counter, the sum of the charges, the terms at the end."""
-    counter, charged, now = Counter(), Decimal(0), terms["first terms"]
-    for what, quantity, events in steps:
-        now = terms.get(what, now)
-        counter, due = charge(counter, quantity, events, now)
-        charged += due
-    return counter, charged, now
-
-
-@given(first=plans(), second=plans(), steps=histories)
-def test_charges_of_a_period_sum_to_the_target_of_its_total(
-    first: dict[str, Any], second: dict[str, Any], steps: Steps
-) -> None:
-    second |= {"minor_digits": first["minor_digits"]}
-    terms = {"first terms": from_plain(first), "second terms": from_plain(second)}
-
-    counter, charged, last = played(steps, terms)
-
-    total = sum((quantity for _, quantity, _ in steps), Decimal(0))
-    events = sum(count for _, _, count in steps)
-    assert charged == counter.charged == target(total, events, last)
-
-
-@given(plan=plans(), steps=st.lists(st.one_of(usage, voids), min_size=1, max_size=8), data=st.data())
-def test_order_and_batching_change_no_sum(plan: dict[str, Any], steps: Steps, data: st.DataObject) -> None:
-    terms = {"first terms": from_plain(plan)}
-    total = sum((quantity for _, quantity, _ in steps), Decimal(0))
-    at_once = [("usage", total, sum(count for _, _, count in steps))]
-
-    shuffled = played(data.draw(st.permutations(steps)), terms)[1]
-
-    assert shuffled == played(steps, terms)[1] == played(at_once, terms)[1]
+from .strategies import plans, quantities
 
 
 @given(plan=plans(), quantity=quantities, back=st.booleans(), events=st.integers(-3, 1000))
@@ -92,19 +47,6 @@ def test_a_bound_belongs_to_its_own_tier_and_decimals_never_fall_between(
     quantity = terms.included + bound + Decimal(nudge)
 
     assert Fraction(price(quantity, 1, terms)) == naive_price(Fraction(quantity), 1, plan)
-
-
-RISING = tuple(mode for mode in MODES if mode not in ("volume", "stairstep"))
-
-
-@given(plan=plans(RISING, plain=True), one=quantities, other=quantities)
-def test_more_units_never_cost_less_where_the_shape_rises(
-    plan: dict[str, Any], one: Decimal, other: Decimal
-) -> None:
-    terms = from_plain(plan)
-    fewer, more = sorted((one, other))
-
-    assert target(fewer, 1, terms) <= target(more, 1, terms)
 
 
 @given(plan=plans(), quantity=quantities, events=st.integers(0, 1000))

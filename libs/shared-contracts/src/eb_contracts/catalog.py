@@ -133,3 +133,37 @@ class RetailTermsAssigned(EntityFact):
     @property
     def entity_id(self) -> str:
         return self.retail_key
+
+
+class PlaceTerms(Body):
+    """A plan's terms where one jurisdiction's tax rates hold; a SKU not in `hashes` has those of `retail_key`."""
+
+    retail_key: str
+    assignments: tuple[RetailHashes, ...]
+
+
+@register
+class PlanTermsDefined(EntityFact):
+    """What a plan asks of whoever is put on it now; with an organisation's overrides where `org_id` is set.
+
+    `places` are countries with tax rates of their own and `*`, all others. An unpublished plan has version 0
+    and no places; only a published one can be assigned.
+    """
+
+    TYPE = "catalog.plan_terms.defined.v1"
+    ENTITY = "plan_terms"
+    plan_id: UUID
+    org_id: UUID | None = None
+    plan_version: int
+    status: Literal["draft", "published", "retired"]
+    currency: str
+    places: dict[str, PlaceTerms]
+
+    @property
+    def entity_id(self) -> str:
+        return plan_terms_id(self.plan_id, self.org_id)
+
+
+def plan_terms_id(plan_id: UUID, org_id: UUID | None = None) -> str:
+    """Name the terms of a plan, or of a plan with an organisation's overrides."""
+    return f"{plan_id}/{org_id}" if org_id else str(plan_id)

@@ -10,7 +10,7 @@ from eb_kit.bus import Handlers
 from eb_kit.tx import Tx
 
 from . import flows
-from .store import orgs, products
+from .store import orgs, plan_terms, products
 
 handlers = Handlers()
 
@@ -33,3 +33,4 @@ handlers.owns("sku", list_sku_facts)
 handlers.owns("terms", orgs.list_terms_facts)
 handlers.owns("org_terms", orgs.list_org_facts)
 handlers.owns("retail_terms", orgs.list_retail_facts)
+handlers.owns("plan_terms", plan_terms.list_plan_facts)

@@ -16,11 +16,12 @@ from eb_contracts.auth import OrgChanged
 from eb_contracts.catalog import OrgTermsAssigned, RetailTermsAssigned, TermsBody
 from eb_kit.tx import Tx
 
-from .domain import periods, terms, timeline
+from .domain import periods, plan_terms, terms, timeline
 from .domain.products import Entitlement, Model, OrgModel, Plan, Product, must_stay, next_step
 from .domain.terms import Inputs, TaxRate, must_not_rewrite
 from .domain.timeline import Change, Published, Timeline
 from .store import orgs, plans, products
+from .store import plan_terms as kept_plan_terms
 
 
 async def put_product(tx: Tx, known: Product | None, wanted: Product) -> None:
@@ -62,6 +63,8 @@ async def publish(tx: Tx, plan: Plan, *, is_immediate: bool) -> int:
     )
     await orgs.mark_due(tx, plan.plan_id)
     await resolve_due(tx)
+    await kept_plan_terms.mark_due(tx, plan.plan_id)
+    await resolve_plans(tx)
     return published.version
 
 
@@ -70,6 +73,8 @@ async def refresh(tx: Tx) -> None:
     await resolve_retail(tx)
     await orgs.mark_due(tx)
     await resolve_due(tx)
+    await kept_plan_terms.mark_due(tx)
+    await resolve_plans(tx)
 
 
 async def assign(
@@ -112,6 +117,8 @@ async def override(
     entitlement = Entitlement(org_id, plan_id, overrides, since)
     is_new = await orgs.put_entitlement(tx, entitlement)
     await change_timeline(tx, org_id, old, timeline.override(old, plan_id, since, overrides))
+    await kept_plan_terms.put_due(tx, plan_id, org_id)
+    await resolve_plans(tx)
     return entitlement, is_new
 
 
@@ -150,10 +157,40 @@ async def resolve_due(tx: Tx) -> int:
     return len(due)
 
 
+async def describe_plan(tx: Tx, plan: Plan) -> None:
+    """Announce a new plan, or another status of one. The caller holds the inputs' lock."""
+    await kept_plan_terms.put_due(tx, plan.plan_id)
+    await kept_plan_terms.mark_due(tx, plan.plan_id)
+    await resolve_plans(tx)
+
+
+async def resolve_plans(tx: Tx) -> int:
+    """Resolve a batch of plans that are due and announce those that differ; give how many there were.
+
+    The caller holds the inputs' lock.
+    """
+    due = await kept_plan_terms.take_due(tx, tx.context.settings.resolve_batch)
+    if not due:
+        return 0
+    inputs = await _inputs_of(tx, {(one.plan.plan_id, one.plan.version) for one in due})
+    await _have_retail(tx, {(one.currency, place) for one in due for place in plan_terms.places_of(inputs)})
+    resolved = [plan_terms.resolve_plan(one, inputs) for one in due]
+    await define(tx, {key: body for _, bodies in resolved for key, body in bodies.items()})
+    announced = await kept_plan_terms.list_announced(tx, [fact.entity_id for fact, _ in resolved])
+    for fact, _ in resolved:
+        known = announced.get(fact.entity_id)
+        if known is None or known.model_copy(update={"version": fact.version}) != fact:
+            await kept_plan_terms.update_announced(tx, fact)
+            await tx.announce(fact)
+    return len(due)
+
+
 async def announce(tx: Tx, timelines: Mapping[UUID, Timeline]) -> None:
     """Resolve timelines that are locked; announce what differs from what was announced before."""
     inputs = await load_inputs(tx, timelines.values())
-    await _have_retail(tx, timelines.values())
+    await _have_retail(
+        tx, {(change.currency, change.country) for line in timelines.values() for change in line}
+    )
     resolved = {org_id: terms.resolve(line, inputs) for org_id, line in timelines.items()}
     await define(tx, {key: body for found in resolved.values() for key, body in found.bodies.items()})
     for known in await orgs.list_announced(tx, resolved):
@@ -166,7 +203,12 @@ async def announce(tx: Tx, timelines: Mapping[UUID, Timeline]) -> None:
 
 async def load_inputs(tx: Tx, timelines: Iterable[Timeline]) -> Inputs:
     """Read everything that these timelines' terms are made of; the history of all SKUs and rates."""
-    versions = {(change.plan_id, change.plan_version) for line in timelines for change in line}
+    return await _inputs_of(
+        tx, {(change.plan_id, change.plan_version) for line in timelines for change in line}
+    )
+
+
+async def _inputs_of(tx: Tx, versions: Iterable[tuple[UUID, int]]) -> Inputs:
     return Inputs(
         plans=await plans.list_version_prices(tx, versions),
         skus=await products.list_skus(tx),
@@ -175,10 +217,9 @@ async def load_inputs(tx: Tx, timelines: Iterable[Timeline]) -> Inputs:
     )
 
 
-async def _have_retail(tx: Tx, timelines: Iterable[Timeline]) -> None:
+async def _have_retail(tx: Tx, places: Iterable[tuple[str, str]]) -> None:
     """Announce the retail defaults of each currency and country that is new here."""
-    places = sorted({(change.currency, change.country) for line in timelines for change in line})
-    keys = {terms.retail_key(*place): place for place in places}
+    keys = {terms.retail_key(*place): place for place in sorted(places)}
     new = await orgs.insert_retail_once(tx, keys)
     if new:
         await resolve_retail(tx)

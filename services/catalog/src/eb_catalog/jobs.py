@@ -13,6 +13,6 @@ jobs = Jobs()
 
 @jobs.every(seconds=2)
 async def resolve_due(tx: Tx) -> int:
-    """Resolve what a change of a plan, a SKU or a tax rate left due."""
+    """Resolve what a change of a plan, a SKU or a tax rate left due: organisations, then plans themselves."""
     await orgs.lock_inputs(tx, alone=False)
-    return await flows.resolve_due(tx)
+    return await flows.resolve_due(tx) or await flows.resolve_plans(tx)

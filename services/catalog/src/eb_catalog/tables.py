@@ -193,3 +193,17 @@ retail_terms_state = Table(
     Column("version", BigInteger, nullable=False),
     Column("assignments", JSONB, nullable=False),
 )
+plan_terms_state = Table(
+    "plan_terms_state",
+    metadata,
+    Column("plan_terms_id", Text, primary_key=True),
+    Column("plan_id", UUID, ForeignKey("catalog.plan.plan_id"), nullable=False),
+    Column("org_id", UUID),
+    Column("version", BigInteger, nullable=False),
+    Column("body", JSONB),
+    Column("due_at", INSTANT),
+    Index("plan_terms_state_by_plan", "plan_id"),
+    Index("plan_terms_state_due", "due_at", "plan_terms_id", postgresql_where=text("due_at IS NOT NULL")),
+    comment="What was announced last of plans, and of plans with an organisation's overrides; "
+    "due_at: to be resolved again.",
+)

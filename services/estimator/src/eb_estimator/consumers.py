@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from eb_contracts.auth import ProjectChanged
-from eb_contracts.catalog import OrgTermsAssigned, RetailTermsAssigned, SkuChanged, TermsDefined
+from eb_contracts.catalog import (
+    OrgTermsAssigned,
+    PlanTermsDefined,
+    RetailTermsAssigned,
+    SkuChanged,
+    TermsDefined,
+)
 from eb_contracts.pricing import Charge, ChargePriced
 from eb_kit.bus import Handlers
 from eb_kit.tx import Tx
@@ -11,7 +17,9 @@ from eb_kit.tx import Tx
 from . import store
 
 handlers = Handlers()
-handlers.keeps(ProjectChanged, SkuChanged, TermsDefined, OrgTermsAssigned, RetailTermsAssigned)
+handlers.keeps(
+    ProjectChanged, SkuChanged, TermsDefined, OrgTermsAssigned, RetailTermsAssigned, PlanTermsDefined
+)
 
 
 @handlers.consumes(ChargePriced, queue="counters", max_messages=1000, linger_s=0.25, prefetch=1000)

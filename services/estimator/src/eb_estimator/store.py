@@ -7,11 +7,14 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from eb_contracts.catalog import plan_terms_id
+from eb_contracts.errors import NotFound
 from eb_contracts.ids import new_id
 from eb_contracts.pricing import Charge
 from eb_kit.tx import Tx
 
 from .domain.estimates import CounterState
+from .domain.plans import Home
 
 
 async def list_terms_versions(tx: Tx, org_id: UUID) -> tuple[dict[str, int], dict[str, int]]:
@@ -38,6 +41,25 @@ async def list_facts(
         None if entity_ids is None else list(entity_ids),
     )
     return {row["entity_id"]: (row["version"], row["body"]) for row in rows}
+
+
+async def find_plan_terms(tx: Tx, plan_id: UUID, org_id: UUID) -> tuple[str, int, Mapping[str, Any]] | None:
+    """Give name, version and fact of a plan, with the organisation's overrides where it has some; or None."""
+    row = await tx.fetchrow(
+        "SELECT entity_id, version, body FROM known WHERE entity = 'plan_terms' AND entity_id = ANY($1)"
+        " AND NOT is_deleted ORDER BY length(entity_id) DESC LIMIT 1",
+        [plan_terms_id(plan_id, org_id), plan_terms_id(plan_id)],
+    )
+    return (row["entity_id"], row["version"], row["body"]) if row else None
+
+
+async def get_home(tx: Tx, org_id: UUID) -> Home:
+    """Give where an organisation is, as last heard; raises NotFound."""
+    facts = await list_facts(tx, "org", [str(org_id)])
+    if str(org_id) not in facts:
+        raise NotFound
+    _, org = facts[str(org_id)]
+    return Home(org["default_timezone"], org["country"])
 
 
 async def find_project_org(tx: Tx, project_id: UUID) -> UUID | None:

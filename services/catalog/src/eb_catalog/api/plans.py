@@ -58,6 +58,7 @@ async def create_plan(request: web.Request) -> web.Response:
     """Create a plan, a draft without SKUs; 201 with it."""
     body = await read_body(request, CreatePlan)
     async with begin(request) as tx:
+        await orgs.lock_inputs(tx, alone=False)
         if await plans.find_model(tx, body.model_id) is None:
             raise Unacceptable.at("/model_id", "unknown_model", "There is no such business model.")
         plan = Plan(
@@ -69,6 +70,7 @@ async def create_plan(request: web.Request) -> web.Response:
             **body.model_dump(),
         )
         await plans.insert_plan(tx, plan)
+        await flows.describe_plan(tx, plan)
         return tx.answer(created(PlanView.of(plan, {})))
 
 
@@ -105,11 +107,14 @@ async def patch_plan(request: web.Request) -> web.Response:
         if name in sent and sent[name] is None:
             raise Unacceptable.at(f"/{name}", "required", "Must not be null.")
     async with begin(request) as tx:
+        await orgs.lock_inputs(tx, alone=False)
         plan = await plans.lock_plan(tx, plan_id)
         if "status" in sent and not plan.version:
             raise PlanNotPublished
         changed = replace(plan, **sent)
         await plans.update_plan(tx, changed)
+        if changed.status != plan.status:
+            await flows.describe_plan(tx, changed)
         return ok((await show(tx, request, [changed]))[0])
 
 

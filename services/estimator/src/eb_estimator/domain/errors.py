@@ -19,6 +19,14 @@ class NoTerms(Refusal):
     title = "The organisation has no plan yet, so nothing can be priced."
 
 
+class PlanNotPublished(Refusal):
+    """A plan that nobody could be put on: it has no published version, or is retired."""
+
+    code = "plan_not_published"
+    kind = Kind.CONFLICT
+    title = "The plan is not published."
+
+
 class TermsNotHere(Refusal):
     """Terms are named whose content has not arrived yet."""
 

@@ -1,0 +1,240 @@
+"""Caps and credits lose no cent and make none, whatever happens to the counters that share them.
+
+Two counters of one organisation, two projects: usage, voids, repetitions, re-ratings, closes, caps that change,
+grants that come and expire, in any order (docs/rules/pricing.md, Guardrails).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
+from functools import cache
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eb_rating import from_plain
+from eb_rating.caps import Spend, clamp
+from eb_rating.credits import Grant, apply, in_order
+from eb_rating.exact import EXACT
+
+from .histories import ZERO, Book, Close, History, Record, Rerate, histories, total
+from .rules import naive_target
+from .strategies import MODES, numbers
+
+every_shape = pytest.mark.parametrize("mode", MODES)
+START = datetime(2026, 11, 1, tzinfo=UTC)
+ORG = "org"
+PROJECTS = ("one", "other")
+
+
+@dataclass(frozen=True)
+class Cap:
+    """From now on this much may be granted; None: any amount."""
+
+    owner: str
+    amount: Decimal | None
+
+
+@dataclass(frozen=True)
+class Later:
+    """Days go by."""
+
+    days: int
+
+
+@dataclass(frozen=True)
+class Used:
+    """Something happens to a counter; usage belongs to a project."""
+
+    counter: int
+    step: Record | Rerate | Close
+
+
+Event = Used | Cap | Later | Grant
+
+
+@dataclass
+class Paid:
+    """One charge: what was due, what caps cut, what is gross, and what credits paid of it."""
+
+    project: str | None
+    due: Decimal
+    gross: Decimal
+    credit: Decimal
+
+    @property
+    def waived(self) -> Decimal:
+        return EXACT.subtract(self.due, self.gross)
+
+
+@dataclass
+class Till:
+    """An organisation as a service would keep it: counters, what its caps have seen, its grants."""
+
+    books: list[Book]
+    caps: dict[str, Decimal | None] = field(default_factory=dict)
+    spends: dict[str, Spend] = field(default_factory=dict)
+    grants: list[Grant] = field(default_factory=list)
+    paid: list[Paid] = field(default_factory=list)
+    now: datetime = START
+
+    def play(self, events: list[Event]) -> Till:
+        for event in events:
+            match event:
+                case Cap():
+                    self.caps[event.owner] = event.amount
+                case Later():
+                    self.now += timedelta(days=event.days)
+                case Grant():
+                    self.grants = in_order([*self.grants, replace_created(event, self.now)])
+                case Used():
+                    self._use(event)
+        return self
+
+    def _use(self, event: Used) -> None:
+        book = self.books[event.counter]
+        count = len(book.charges)
+        book.play([event.step])
+        project = project_of(event.step)
+        for due in book.charges[count:]:
+            self._settle(project, due)
+
+    def _settle(self, project: str | None, due: Decimal) -> None:
+        owners = [ORG] if project is None else [project, ORG]
+        gross = due
+        for owner in owners:
+            spend = self.spends.get(owner, Spend())
+            self.spends[owner], gross = clamp(spend, gross, self.caps.get(owner))
+        self.grants, draws = apply(self.grants, gross, "AUD", "action", self.now)
+        self.paid.append(Paid(project, due, gross, total(draw.amount for draw in draws)))
+
+    def summed(self, member: str, project: str | None = None) -> Decimal:
+        """Sum a column over the charges, all of them or a project's."""
+        chosen = [one for one in self.paid if project is None or one.project == project]
+        return total(getattr(one, member) for one in chosen)
+
+
+def replace_created(grant: Grant, now: datetime) -> Grant:
+    """Let a grant be made now; it expires so many days later as it says."""
+    expires_at = grant.expires_at and now + (grant.expires_at - START)
+    return grant._replace(created_at=now, expires_at=expires_at)
+
+
+def project_of(step: Record | Rerate | Close) -> str | None:
+    """Give the project of usage; a void has its usage's."""
+    return PROJECTS[int(step.record_id[-1]) % 2] if isinstance(step, Record) else None
+
+
+money = numbers(9, 3).map(lambda text: Decimal(text).quantize(Decimal(1)))
+caps = st.builds(Cap, st.sampled_from((ORG, *PROJECTS)), st.one_of(st.none(), money))
+laters = st.builds(Later, st.integers(1, 20))
+grant_parts = st.tuples(
+    money.map(lambda amount: amount + 1),
+    st.integers(0, 2),
+    st.one_of(st.none(), st.integers(1, 30).map(lambda days: START + timedelta(days=days))),
+    st.sampled_from([None, ("action",), ("hosting",)]),
+)
+grants = st.lists(grant_parts, max_size=4).map(
+    lambda drawn: [
+        Grant(str(number), "AUD", amount, ZERO, priority, START, expires_at, sku_types)
+        for number, (amount, priority, expires_at, sku_types) in enumerate(drawn)
+    ]
+)
+at_first = st.lists(caps, max_size=3)
+in_between = st.lists(st.one_of(caps, laters), max_size=5)
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """Two counters' histories, the caps at first, and everything in the order in which it happens."""
+
+    histories: tuple[History, History]
+    first_caps: list[Cap]
+    events: list[Event]
+
+    def till(self) -> Till:
+        """Give an organisation to which nothing has happened yet but its first caps."""
+        books = [Book([from_plain(plan) for plan in history.plans]) for history in self.histories]
+        return Till(books).play(list(self.first_caps))
+
+    def target(self) -> Fraction:
+        """Say by the naive rules what is due for both counters in the end."""
+        return sum(
+            (
+                naive_target(Fraction(one.quantity), one.events, one.last, closed=one.is_closed)
+                for one in self.histories
+            ),
+            Fraction(0),
+        )
+
+
+@cache
+@st.composite
+def guarded(draw: st.DrawFn, mode: str, *, changing: bool) -> Guarded:
+    """Two counters of a shape, in one currency; `changing`: caps change on the way."""
+    first, second = draw(histories(mode)), draw(histories(mode))
+    alike = {"minor_digits": first.plans[0]["minor_digits"]}
+    second = replace(second, plans=[plan | alike for plan in second.plans])
+    used = [Used(n, step) for n, history in enumerate((first, second)) for step in history.steps]
+    between = [one for one in draw(in_between) if changing or isinstance(one, Later)]
+    events: list[Event] = [*used, *draw(grants), *between]
+    draw(st.randoms(use_true_random=False)).shuffle(events)
+    first, second = (
+        replace(one, steps=[e.step for e in events if isinstance(e, Used) and e.counter == n])
+        for n, one in enumerate((first, second))
+    )
+    return Guarded((first, second), draw(at_first), events)
+
+
+def check_each_cent(till: Till, target: Fraction) -> None:
+    assert (
+        Fraction(till.summed("due"))
+        == target
+        == Fraction(till.summed("gross")) + Fraction(till.summed("waived"))
+    )
+    drawn = total(grant.drawn for grant in till.grants)
+    assert till.summed("credit") == drawn
+    assert all(ZERO <= grant.drawn <= grant.amount for grant in till.grants)
+    assert all(
+        grant.drawn == ZERO for grant in till.grants if grant.sku_types and "action" not in grant.sku_types
+    )
+    for one in till.paid:
+        assert ZERO <= one.credit <= one.gross or one.gross <= one.credit <= ZERO
+
+
+@every_shape
+@given(data=st.data())
+def test_target_is_gross_and_waived_and_gross_is_credit_and_the_rest_due(
+    mode: str, data: st.DataObject
+) -> None:
+    told = data.draw(guarded(mode, changing=True))
+
+    till = told.till().play(told.events)
+
+    check_each_cent(till, told.target())
+
+
+@every_shape
+@given(data=st.data())
+def test_a_cap_that_stays_grants_the_cap_or_the_total_whichever_is_less(
+    mode: str, data: st.DataObject
+) -> None:
+    """A project's cap first, then the organisation's; in any order the same where one project uses all."""
+    told = data.draw(guarded(mode, changing=False))
+
+    till = told.till().play(told.events)
+
+    check_each_cent(till, told.target())
+    came = total(one.due for one in till.paid if one.project is None)
+    for project in PROJECTS:
+        cap = till.caps.get(project)
+        due = till.summed("due", project)
+        granted = due if cap is None else min(due, cap)
+        assert till.spends.get(project, Spend()).granted == granted
+        came = EXACT.add(came, granted)
+    cap = till.caps.get(ORG)
+    assert till.summed("gross") == (came if cap is None else min(came, cap))
