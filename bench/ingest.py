@@ -26,6 +26,7 @@ from typing import Any
 import aiohttp
 import asyncpg
 from common import confirm_ceiling, copy_ceiling, parse_ceiling, record, world_at
+from cpu import cpu_seconds, per_event
 
 from eb_contracts.ids import new_id
 from eb_tools.client import Json
@@ -223,11 +224,13 @@ async def run(options: argparse.Namespace) -> int:
         bodies = make_bodies(members, options.spread, options.batches, str(new_id())[-12:])
         events = len(bodies) * BATCH
         await asyncio.sleep(3)
+        before = cpu_seconds(options.run_dir)
         started = time.perf_counter()
         latencies, put_off = await send_all(world.api.base_url, key, bodies, options.connections)
         accepted_s = time.perf_counter() - started
         await wait_until_posted(owner, orgs, 0, events, options.timeout)
         total_s = time.perf_counter() - started
+        spent = per_event(before, cpu_seconds(options.run_dir), events)
         sums = dict(await owner.fetchrow(SUMS, orgs))
         if not sums["metered"] == sums["priced"] == sums["in_ledger"] == events:
             raise SystemExit(f"sums differ: {sums}, sent {events}")
@@ -250,6 +253,7 @@ async def run(options: argparse.Namespace) -> int:
             "end_to_end_ev_s": round(events / total_s),
             "accepted_ev_s": round(events / accepted_s),
             "put_off": put_off,
+            "cpu_us_per_event": spent,
             "p50_ms": round(quantiles[49] * 1000, 1),
             "p99_ms": round(quantiles[98] * 1000, 1),
             "ledger_lines": sums["lines"],

@@ -10,6 +10,7 @@ from .base import Body, Message, register
 class PostedEntry(Body):
     """A ledger line and the charge it was posted for."""
 
+    IS_CARRIED = True
     org_id: UUID
     charge_id: str
     entry_id: UUID
@@ -19,6 +20,7 @@ class PostedEntry(Body):
 class EntriesPosted(Message):
     """Lines that were posted in one transaction."""
 
+    IS_CARRIED = True
     TYPE = "ledger.entries.posted.v1"
     entries: tuple[PostedEntry, ...]
 

@@ -12,6 +12,7 @@ from .base import METERING, USAGE, Body, Number, Partitioned, register
 class AcceptedEvent(Body):
     """One usage event as accepted: form, key and organisation checked."""
 
+    IS_CARRIED = True
     request_id: str
     sku: str
     quantity: Number
@@ -27,6 +28,7 @@ class AcceptedEvent(Body):
 class BatchAccepted(Partitioned):
     """The events of one request that belong to one partition."""
 
+    IS_CARRIED = True
     TYPE = "metering_ingest.batch.accepted.v1"
     EXCHANGE = METERING
     KEY_PREFIX = ""
@@ -50,6 +52,7 @@ class UsageRecord(Body):
     `quantity` and `events` are negative for a void. `trace_ids` names at most 16 requests behind it.
     """
 
+    IS_CARRIED = True
     usage_id: UUID
     org_id: UUID
     project_id: UUID
@@ -64,6 +67,7 @@ class UsageRecord(Body):
 class UsageRecorded(Partitioned):
     """Usage that was stored; each record is to be charged exactly once."""
 
+    IS_CARRIED = True
     TYPE = "metering_ingest.usage.recorded.v1"
     EXCHANGE = USAGE
     KEY_PREFIX = "usage."

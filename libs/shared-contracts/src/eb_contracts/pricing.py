@@ -14,6 +14,7 @@ ChargeKind = Literal["usage", "base", "one_off", "adjustment"]
 class CounterState(Body):
     """A counter after a charge; `version` rises by one with each charge."""
 
+    IS_CARRIED = True
     quantity: Number
     events: int
     charged: Number
@@ -26,6 +27,7 @@ class Charge(Body):
     `time` decides everything that takes effect at an instant; `period` is `YYYY-MM` in the org's time zone.
     """
 
+    IS_CARRIED = True
     charge_id: str
     org_id: UUID
     project_id: UUID | None
@@ -52,6 +54,7 @@ class Charge(Body):
 class ChargePriced(Partitioned):
     """Charges that were committed; each is to be posted to the ledger exactly once."""
 
+    IS_CARRIED = True
     TYPE = "pricing.charge.priced.v1"
     EXCHANGE = USAGE
     KEY_PREFIX = "charge."

@@ -17,7 +17,7 @@ from eb_kit.service import ServiceContext
 from eb_kit.tx import Tx
 
 from .domain.letters import Letter, unknown_project, unrecordable
-from .domain.recording import Received, compare, messages_of, record, screen
+from .domain.recording import EventKey, Received, Screened, compare, messages_of, record, screen
 from .store import events as store
 from .store import letters, projects
 
@@ -58,18 +58,24 @@ async def record_events(tx: Tx, received: Sequence[Received]) -> int:
     await ensure_months(tx.context, min(times), max(times))
     screened = screen(known)
     new = await store.insert_keys_once(tx, screened.offers)
-    if len(new) < len(screened.offers):
-        recorded = await store.list_contents(tx, screened.offers.keys() - new)
-    else:
-        recorded = {}
-    if again := compare(screened, new, recorded):
-        await store.update_repeats(tx, again)
-        await store.insert_conflicts(tx, again)
-    made = record(offer for key, offer in screened.offers.items() if key in new)
-    if made.rows:
+    offers = screened.offers
+    if screened.again or len(new) < len(offers):
+        await _count_again(tx, screened, new)
+        offers = {key: offer for key, offer in offers.items() if key in new}
+    if offers:
+        made = record(offers.values())
         await store.insert_events(tx, made.rows)
         tx.publish(*messages_of(made.usage))
-    return len(new)
+    return len(offers)
+
+
+async def _count_again(tx: Tx, screened: Screened, new: set[EventKey]) -> None:
+    """Count what came again, and keep what was unlike the recorded event."""
+    taken = screened.offers.keys() - new
+    recorded = await store.list_contents(tx, taken) if taken else {}
+    again = compare(screened, new, recorded)
+    await store.update_repeats(tx, again)
+    await store.insert_conflicts(tx, again)
 
 
 async def record_batch(tx: Tx, received: Sequence[Received]) -> None:
@@ -93,11 +99,16 @@ async def _record_or_park(tx: Tx, received: Received) -> None:
 
 async def _split_known(tx: Tx, received: Sequence[Received]) -> list[Received]:
     """Give the events whose project is known and belongs to their organisation; park the others."""
-    owners = await known_projects(tx, {one.event.project_id for one in received})
+    named = {one.event.project_id.int: one.event.project_id for one in received}
+    owners = await known_projects(tx, set(named.values()))
+    owner_of = {
+        number: owners[project_id].int for number, project_id in named.items() if project_id in owners
+    }
     known: list[Received] = []
     waiting: list[Received] = []
     for one in received:
-        (known if owners.get(one.event.project_id) == one.event.org_id else waiting).append(one)
+        is_own = owner_of.get(one.event.project_id.int) == one.event.org_id.int
+        (known if is_own else waiting).append(one)
     if waiting:
         await letters.insert_letters(tx, [unknown_project(one) for one in waiting])
     return known

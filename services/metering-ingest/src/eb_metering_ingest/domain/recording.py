@@ -85,10 +85,12 @@ def screen(events: Iterable[Received]) -> Screened:
     offers: dict[EventKey, Offer] = {}
     again: dict[EventKey, Again] = {}
     for received in events:
-        content = content_hash(received.event)
-        first = offers.setdefault(received.key, Offer(received, new_id(), content))
-        if first.received is not received:
-            again.setdefault(received.key, Again()).count(received, content == first.content_hash)
+        key, content = received.key, content_hash(received.event)
+        first = offers.get(key)
+        if first is None:
+            offers[key] = Offer(received, new_id(), content)
+        else:
+            again.setdefault(key, Again()).count(received, content == first.content_hash)
     return Screened(offers, again)
 
 
@@ -122,11 +124,11 @@ class _Sum:
     events: int = 0
     traces: dict[str, None] = field(default_factory=dict)
 
-    def add(self, received: Received) -> None:
-        self.quantity += received.event.quantity
+    def add(self, quantity: Decimal, trace_id: str | None) -> None:
+        self.quantity += quantity
         self.events += 1
-        if received.trace_id and len(self.traces) < MOST_TRACES:
-            self.traces[received.trace_id] = None
+        if trace_id and len(self.traces) < MOST_TRACES:
+            self.traces[trace_id] = None
 
 
 class Recorded(NamedTuple):
@@ -147,7 +149,7 @@ def record(offers: Iterable[Offer]) -> Recorded:
         total = sums.get(key)
         if total is None:
             total = sums[key] = _Sum(new_id(), event)
-        total.add(offer.received)
+        total.add(event.quantity, offer.received.trace_id)
         rows.append((offer, total.usage_id))
     return Recorded(rows, [_usage_record(sums[key]) for key in sorted(sums)])
 
@@ -172,6 +174,6 @@ def messages_of(usage: Iterable[UsageRecord]) -> list[UsageRecorded]:
     for record_ in usage:
         by_partition.setdefault(partition_of(record_.org_id), []).append(record_)
     return [
-        UsageRecorded(partition=partition, usage=tuple(records))
+        UsageRecorded.trusted(partition=partition, usage=tuple(records))
         for partition, records in sorted(by_partition.items())
     ]
