@@ -12,11 +12,12 @@ import stat
 import sys
 from pathlib import Path
 
+import aiohttp
 import asyncpg
 import psutil
 import pytest
 
-from eb_tools import parts
+from eb_tools import parts, supervisor
 from eb_tools.client import wait_for
 from eb_tools.debian import _drop_unused_plugins
 from eb_tools.files import read_json, write_json
@@ -24,6 +25,7 @@ from eb_tools.layout import Layout, choose_ports, load_secrets
 from eb_tools.paths import writable_folder
 from eb_tools.ports import HOST, free_port, free_ports, is_free
 from eb_tools.processes import Child, Command
+from eb_tools.services import answers_ok
 from eb_tools.supervisor import only_one
 from eb_tools.trouble import Trouble, sentence
 
@@ -197,3 +199,51 @@ def test_a_state_file_can_be_read_by_anything(tmp_path: Path) -> None:
     write_json(tmp_path / "state.json", {"steps": ["é"]})
 
     assert json.loads((tmp_path / "state.json").read_text())["steps"] == ["é"]
+
+
+LIVES = """
+import http.server, sys
+class Live(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Live).serve_forever()
+"""
+
+
+class Answering(Child):
+    """A process with a livez of its own."""
+
+    def __init__(self, port: int, tmp_path: Path) -> None:
+        command = Command("answering", (sys.executable, "-c", LIVES, str(port)), dict(os.environ), grace_s=1)
+        super().__init__(command, tmp_path / "answering.log")
+        self._url = f"http://{HOST}:{port}/livez"
+
+    async def is_live(self, http: aiohttp.ClientSession) -> bool:
+        return await answers_ok(http, self._url)
+
+
+async def test_a_service_that_hangs_is_killed_and_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "WATCH_S", 0.1)
+    monkeypatch.setattr(supervisor, "MISSES", 2)
+    layout = Layout(tmp_path)
+    layout.prepare()
+    keeper = supervisor.Supervisor(layout, supervisor.Journal(layout))
+    unit = Answering(free_port(), tmp_path)
+    try:
+        await keeper.start("answering", unit)
+        first = unit.pid
+        async with aiohttp.ClientSession() as http:
+            await wait_for(lambda: unit.is_live(http), "its livez")
+            await asyncio.sleep(0.5)
+            assert unit.pid == first
+            unit.send(signal.SIGSTOP)
+
+            async def is_new() -> bool:
+                return unit.pid != first and await unit.is_live(http)
+
+            await wait_for(is_new, "another process", timeout_s=20)
+    finally:
+        await keeper.stop()

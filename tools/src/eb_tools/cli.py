@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import asyncpg
 
 from eb_contracts.errors import Refusal
-from eb_tools import audit_cli, bus_cli, clock_cli, identity, invariants
+from eb_tools import audit_cli, bus_cli, clock_cli, coherence_cli, identity, invariants
 from eb_tools.files import read_json
 from eb_tools.layout import Layout
 from eb_tools.paths import run_dir
@@ -82,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
     identity.register(commands, owner_dsn)
     audit_cli.register(commands, owner_dsn)
     bus_cli.register(commands, owner_dsn)
+    coherence_cli.register(commands, owner_dsn)
     return root
 
 

@@ -72,6 +72,11 @@ class Layout:
         return self.folder / "clock"
 
     @property
+    def failpoints(self) -> Path:
+        """Give the folder of steps at which services are to fail, a folder per service."""
+        return self.folder / "failpoints"
+
+    @property
     def mail(self) -> Path:
         """Give the mailbox folder."""
         return self.folder / "mail"

@@ -38,6 +38,13 @@ SERVICE = "local-run"
 """Name of the trusted system that `service_token` belongs to."""
 SECRETS = ("postgres", "rabbitmq", "cursor", "auth_seal", "inbound_raw", "email_submit", *services.NAMES)
 
+COHERENCE = {
+    "EB_COHERENCE_WINDOW_S": "5",
+    "EB_COHERENCE_GRACE_S": "6",
+    "EB_COHERENCE_CHECK_S": "2",
+}
+"""A local run compares sooner than production does, so that what got lost is back within half a minute."""
+
 StartUnit = Callable[[str, Any], Coroutine[Any, Any, None]]
 
 
@@ -209,9 +216,11 @@ class Start:
         """Give a service its settings."""
         return {
             "EB_ENV": "local",
-            "DATABASE_URL": _as(self.owner_dsn, role_of(name), self.secrets[name]),
-            "AMQP_URL": _as(self.amqp_url, name, self.secrets[name]),
+            "DATABASE_URL": _through(_as(self.owner_dsn, role_of(name), self.secrets[name]), "POSTGRES"),
+            "AMQP_URL": _through(_as(self.amqp_url, name, self.secrets[name]), "RABBITMQ"),
             "EB_CLOCK_FILE": str(self.layout.clock),
+            "EB_FAILPOINTS_DIR": str(self.layout.failpoints),
+            **COHERENCE,
             "EB_PUBLIC_URL": self.ports.gateway_url,
             "EB_CURSOR_SECRET": self.secrets["cursor"],
             "EB_RATE_LIMITS": self.rate_limits,
@@ -261,6 +270,16 @@ def _not_ready(units: list[ServiceUnit]) -> str:
     lines = ["These services don't get ready:"]
     lines += [f"{unit.name} (started {unit.starts} times): {unit.last_words()}" for unit in units]
     return "\n".join(lines)
+
+
+def _through(url: str, server: str) -> str:
+    """Give the URL at the port of `EB_THROUGH_<server>`, if that is set: a proxy that tests have put before it."""
+    port = os.environ.get(f"EB_THROUGH_{server}")
+    if not port:
+        return url
+    parts = urlsplit(url)
+    who, _, _ = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{who}@{HOST}:{port}"))
 
 
 def _as(url: str, user: str, password: str) -> str:

@@ -80,6 +80,10 @@ class ServiceUnit:
             line = " ".join(str(entry[name]) for name in ("event", "error") if name in entry)
         return line[:MOST_CHARACTERS] or "its log is empty"
 
+    async def is_live(self, http: aiohttp.ClientSession) -> bool:
+        """Ask its livez, which a hung process doesn't answer."""
+        return await answers_ok(http, f"http://{HOST}:{self.ports.admin}/livez")
+
     async def is_ready(self, http: aiohttp.ClientSession) -> bool:
         """Ask its readyz."""
         return await answers_ok(http, f"http://{HOST}:{self.ports.admin}/readyz")

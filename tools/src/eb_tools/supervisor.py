@@ -15,7 +15,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+import aiohttp
 
 from eb_tools import parts
 from eb_tools.files import write_json
@@ -26,6 +28,9 @@ from eb_tools.trouble import Trouble, sentence
 
 BACKOFF_S = (0.0, 0.5, 1.0, 2.0, 4.0)
 SHORT_LIFE_S = 2.0
+WATCH_S = 2.0
+MISSES = 5
+"""So many looks in a row without an answer, two seconds each, and a service counts as hung."""
 STEPS_KEPT = 300
 
 
@@ -39,6 +44,13 @@ class Unit(Protocol):
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
     async def wait(self) -> int: ...
+
+
+@runtime_checkable
+class Watched(Unit, Protocol):
+    """A part that can be asked whether it still works."""
+
+    async def is_live(self, http: aiohttp.ClientSession) -> bool: ...
 
 
 class Journal:
@@ -96,6 +108,8 @@ class Supervisor:
         await unit.start()
         self._tell_pids()
         self._keepers.append(asyncio.create_task(self._keep(name, unit), name=f"keep {name}"))
+        if isinstance(unit, Watched):
+            self._keepers.append(asyncio.create_task(self._watch(name, unit), name=f"watch {name}"))
 
     async def stop(self) -> None:
         """End everything, what depends on others first."""
@@ -120,6 +134,23 @@ class Supervisor:
             await self._start_again(name, unit, quick_deaths)
             self._tell_pids()
             self._journal.say(f"{name} is back after {time.monotonic() - died:.1f} s (pid {unit.pid})")
+
+    async def _watch(self, name: str, unit: Watched) -> None:
+        """Kill a process that answered once and doesn't any more; its keeper starts the next."""
+        pid, misses = 0, -1
+        async with aiohttp.ClientSession() as http:
+            while True:
+                await asyncio.sleep(WATCH_S)
+                if unit.pid != pid:
+                    pid, misses = unit.pid, -1
+                if await unit.is_live(http):
+                    misses = 0
+                elif misses >= 0 and unit.is_alive:
+                    misses += 1
+                if misses >= MISSES and unit.pid == pid:
+                    self._journal.say(f"{name} hangs (pid {pid}); killing it")
+                    misses = -1
+                    os.kill(pid, signal.SIGKILL)
 
     async def _start_again(self, name: str, unit: Unit, attempt: int) -> None:
         while True:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from . import coherence
 from .audit import send_audit_entries
 from .idempotency import forget_old_keys
 from .jobs import Jobs
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 OUTBOX_AHEAD = timedelta(days=7)
 INBOX_AHEAD = timedelta(days=62)
 INBOX_KEPT = timedelta(days=93)
+NIGHT_HOUR = 3
+A_DAY, A_MINUTE = timedelta(days=1), timedelta(minutes=1)
 ENSURE = "SELECT platform.ensure_id_partitions($1, $2, $3, $4)"
 DROP = "SELECT platform.drop_id_partitions($1, $2, $3)"
 
@@ -46,4 +49,13 @@ async def keep_partitions(tx: Tx) -> int:
     now = tx.context.clock.machine_now()
     await tx.fetchval(DROP, tx.context.schema, "outbox", now - REDRIVE)
     await tx.fetchval(DROP, tx.context.schema, "inbox", now - INBOX_KEPT)
+    return 0
+
+
+@upkeep.every(3600)
+async def compare_the_last_day(tx: Tx) -> int:
+    """At night have a whole day of messages compared again, also those that were agreed on once; 0."""
+    now = tx.context.clock.machine_now()
+    if now.hour == NIGHT_HOUR:
+        await coherence.look_back(tx.connection, coherence.floor(now - A_DAY, A_MINUTE))
     return 0
