@@ -57,6 +57,16 @@ class World:
         async with self.client.http.get(self.client.url(path), headers=headers, params=params) as answer:
             return answer.status, await answer.json(content_type=None)
 
+    async def staff(
+        self, method: str, path: str, body: object = None, *roles: str, org_id: UUID | None = None
+    ) -> tuple[int, Any]:
+        """Call as a person with these roles: an Operator, if none is named."""
+        headers = self.client.auth(roles=list(roles or ("Operator",)), org_id=org_id)
+        async with self.client.http.request(
+            method, self.client.url(path), json=body, headers=headers
+        ) as answer:
+            return answer.status, await answer.json(content_type=None)
+
     async def fetchval(self, sql: str, *args: object) -> Any:
         """Ask the service's own schema."""
         return await self.client.context.pool.fetchval(sql, *args)

@@ -17,7 +17,12 @@ from .domain.recording import Received
 from .store import progress
 
 handlers = Handlers()
-handlers.keeps(ProjectChanged)
+
+
+@handlers.keeps(ProjectChanged)
+async def hurry_waiting(tx: Tx, facts: list[ProjectChanged]) -> None:
+    """Have events that wait for these projects looked at first; the sweep would find them anyway."""
+    tx.context.extras.setdefault(flows.HURRIED, set()).update(fact.project_id for fact in facts)
 
 
 @handlers.consumes(BatchAccepted, queue="batches", max_messages=1000, max_weight=5_000, linger_s=0.03)

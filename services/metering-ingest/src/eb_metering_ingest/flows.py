@@ -12,18 +12,28 @@ from uuid import UUID
 
 import structlog
 
+from eb_contracts.errors import NotFound
 from eb_contracts.metering import AcceptedEvent
 from eb_kit.service import ServiceContext
+from eb_kit.telemetry import current_trace
 from eb_kit.tx import Tx
 
+from .domain.checks import refuse_far, split_storable
+from .domain.errors import EventExpired
 from .domain.letters import Letter, unknown_project, unrecordable
 from .domain.recording import EventKey, Received, Screened, compare, messages_of, record, screen
+from .domain.voids import Void, usage_of_void
+from .store import letters, projects, replays, voids
 from .store import events as store
-from .store import letters, projects
 
 log = structlog.get_logger(__name__)
 
 MOST_KNOWN_PROJECTS = 200_000
+MOST_AWAITED = 1_000
+MOST_IN_MESSAGE = 1_000
+FIRST_ID = UUID(int=0)
+HURRIED = "hurried_projects"
+"""Where a process keeps the projects that it has just heard of, for its next sweep."""
 
 
 async def ensure_months(context: ServiceContext, earliest: datetime, latest: datetime) -> None:
@@ -55,7 +65,8 @@ async def record_events(tx: Tx, received: Sequence[Received]) -> int:
     if not known:
         return 0
     times = [one.event.time for one in known]
-    await ensure_months(tx.context, min(times), max(times))
+    refuse_far(tx.now, earliest := min(times), latest := max(times))
+    await ensure_months(tx.context, earliest, latest)
     screened = screen(known)
     new = await store.insert_keys_once(tx, screened.offers)
     offers = screened.offers
@@ -79,22 +90,30 @@ async def _count_again(tx: Tx, screened: Screened, new: set[EventKey]) -> None:
 
 
 async def record_batch(tx: Tx, received: Sequence[Received]) -> None:
-    """Store the events of a single batch; one that the database refuses is parked, and its neighbours are stored."""
+    """Store the events of a single batch; those the database refuses are parked, and their neighbours are stored."""
     try:
         async with tx.connection.transaction():
             await record_events(tx, received)
     except store.REFUSED:
-        for one in received:
-            await _record_or_park(tx, one)
+        good, bad = split_storable(received)
+        refused = [*bad, *await record_apart(tx, good)]
+        await letters.insert_letters(tx, [unrecordable(one) for one in refused])
 
 
-async def _record_or_park(tx: Tx, received: Received) -> None:
+async def record_apart(tx: Tx, received: Sequence[Received]) -> list[Received]:
+    """Store events, in halves where the database refuses them, down to the single one; give those it refuses."""
+    if not received:
+        return []
     try:
         async with tx.connection.transaction():
-            await record_events(tx, [received])
+            await record_events(tx, received)
     except store.REFUSED as error:
-        log.warning("event refused by the database", trace_id=received.trace_id, error=type(error).__name__)
-        await letters.insert_letters(tx, [unrecordable(received)])
+        if len(received) == 1:
+            log.warning("event refused", trace_id=received[0].trace_id, error=type(error).__name__)
+            return list(received)
+        middle = len(received) // 2
+        return [*await record_apart(tx, received[:middle]), *await record_apart(tx, received[middle:])]
+    return []
 
 
 async def _split_known(tx: Tx, received: Sequence[Received]) -> list[Received]:
@@ -127,15 +146,37 @@ async def known_projects(tx: Tx, project_ids: set[UUID]) -> dict[UUID, UUID]:
 async def take_up(tx: Tx, found: Sequence[Letter]) -> int:
     """Record parked events that are valid by now, and close their letters; give how many."""
     owners = await known_projects(tx, {one.received.event.project_id for one in found if one.received})
-    good = {
-        one.dead_letter_id: one.received
+    good = [
+        one
         for one in found
-        if one.received and owners.get(one.received.event.project_id) == one.org_id
+        if one.received and owners.get(one.received.event.project_id) == one.received.event.org_id
+    ]
+    refused = await record_apart(tx, [one.received for one in good if one.received])
+    is_refused = set(map(id, refused))
+    done = [one.dead_letter_id for one in good if id(one.received) not in is_refused]
+    await letters.update_replayed(tx, done)
+    return len(done)
+
+
+async def take_arrived(tx: Tx) -> int:
+    """Record events that waited for projects which are known by now; give how many.
+
+    Looks at so many of the projects that are waited for, and goes on behind them the next time.
+    """
+    extras = tx.context.extras
+    after: UUID = extras.pop("awaited_after", FIRST_ID)
+    awaited = await letters.list_awaited(tx, after, MOST_AWAITED)
+    if len(awaited) == MOST_AWAITED:
+        extras["awaited_after"] = awaited[-1]
+    hurried: set[UUID] = extras.pop(HURRIED, set())
+    owners = await known_projects(tx, hurried.union(awaited))
+    arrived = {
+        project_id: owners[project_id] for project_id in hurried.union(awaited) if project_id in owners
     }
-    if good:
-        await record_events(tx, list(good.values()))
-        await letters.update_replayed(tx, list(good))
-    return len(good)
+    if not arrived:
+        return 0
+    rows = await letters.take_arrived(tx, arrived, tx.context.settings.sweep_batch)
+    return await take_up(tx, [waiting_letter(row) for row in rows])
 
 
 def waiting_letter(row: Mapping[str, Any]) -> Letter:
@@ -157,3 +198,38 @@ def letter_of(row: Mapping[str, Any], received: Received | None) -> Letter:
         trace_id=row["trace_id"],
         received=received,
     )
+
+
+async def replay_some(tx: Tx, replay: Mapping[str, Any], batch: int) -> int:
+    """Publish a replay's next usage records again, of `batch` events and what their last minute holds; give how many.
+
+    Ids and sums are those of the first time; what was charged by them is not charged again.
+    """
+    ahead = await replays.find_place(tx, replay, batch)
+    until = ahead.behind() if ahead else None
+    usage = await replays.list_usage(tx, replay, until)
+    for start in range(0, len(usage), MOST_IN_MESSAGE):
+        tx.publish(*messages_of(usage[start : start + MOST_IN_MESSAGE]))
+    events = sum(abs(record.events) for record in usage)
+    await replays.update_replay(tx, replay["replay_id"], events, len(usage), until)
+    return max(1, len(usage))
+
+
+async def void_event(tx: Tx, org_id: UUID, request_id: str, reason: str) -> UUID:
+    """Book the negative of a recorded event, once; give the id of the event that does.
+
+    NotFound where nothing is recorded, EventExpired where its month has left. Locks the key until `tx` ends.
+    """
+    key = await voids.lock_key(tx, org_id, request_id)
+    if key is None:
+        raise NotFound
+    if key["void_event_id"] is not None:
+        return UUID(int=key["void_event_id"].int)
+    void, trace_id = Void.of(reason), current_trace().trace_id
+    stored = await voids.insert_void(tx, org_id, key, void, trace_id)
+    if stored is None:
+        raise EventExpired
+    await voids.update_key(tx, org_id, request_id, void)
+    tx.publish(usage_of_void(void, stored, trace_id))
+    log.info("event voided", org_id=str(org_id), void_event_id=str(void.event_id), actor=tx.actor)
+    return void.event_id

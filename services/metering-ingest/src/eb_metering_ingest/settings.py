@@ -25,4 +25,11 @@ class Settings(ServiceSettings):
     spool_timeout_s: float = Field(
         0.9, gt=0, le=1.5, description="Longest wait for the database to keep a batch the broker didn't take."
     )
+    event_retention_months: int = Field(
+        36,
+        ge=15,
+        le=1_200,
+        description="How many whole months of events are kept; older ones leave, the keys of their events stay.",
+    )
+    replay_batch: int = Field(5_000, ge=1, le=20_000, description="Most events of a replay summed at once.")
     sweep_batch: int = Field(500, ge=1, le=5_000, description="Most waiting dead letters taken up at once.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from aiohttp import web
@@ -13,10 +13,13 @@ from eb_kit.access import reach
 from eb_kit.paging import page_of, read_cursor
 from eb_kit.problems import ParameterInvalid
 from eb_kit.service import CONTEXT
-from eb_kit.tx import begin
+from eb_kit.tx import Tx, begin
 from eb_kit.web import ok, path_text, read_query
 
-from ..store import letters, reading
+from ..domain.errors import EventExpired
+from ..domain.windows import window_bounds
+from ..store import letters, reading, usage, voids
+from .parked import parked_brief, parked_view
 from .routes import routes
 from .shapes import (
     ConflictView,
@@ -27,57 +30,106 @@ from .shapes import (
     UsageQuery,
     UsageView,
     UsageWindow,
+    VoidView,
 )
 
 MOST_DAYS = timedelta(days=400)
-BRIEF = tuple(EventBrief.model_fields)
+EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2199, 1, 1, tzinfo=UTC)
+BRIEF = tuple(name for name in EventBrief.model_fields if name != "dead_letter_id")
+NARROWER = ("request_id", "usage_id", "sku", "project_id", "start", "end")
 
 
-@routes.get("/metering/events/{request_id}", query=EventQuery, answer=EventView)
+@routes.get("/metering/events/{request_id}", query=EventQuery, answer=EventView, errors=(EventExpired,))
 async def get_event(request: web.Request) -> web.Response:
-    """Follow one event: recorded, priced, ledgered or parked; 404 until it is recorded or parked."""
+    """Follow one event: recorded, unrated, priced, ledgered, voided, or parked as a dead letter.
+
+    404 until it is recorded or parked; 410 once its month has left: its request id stays used.
+    """
     query = read_query(request, EventQuery)
     await reach(request, query.org_id)
     request_id = path_text(request, "request_id")
     async with begin(request) as tx:
-        row = await reading.find_event(tx, query.org_id, request_id)
-        if row is None:
-            letter = await letters.find_letter(tx, query.org_id, request_id)
-            if letter is None:
-                raise NotFound
-            return ok(_parked_view(letter))
-        conflicts = await reading.list_conflicts(tx, query.org_id, request_id) if row["conflicts"] else []
-    return ok(_event_view(row, [_conflict_view(conflict) for conflict in conflicts]))
+        if key := await reading.find_key(tx, query.org_id, request_id):
+            event = await reading.find_event(tx, query.org_id, key)
+            if event is None:
+                raise EventExpired(event_id=str(key["event_id"]))
+            return ok(await _view(tx, event))
+        letter = await letters.find_letter(tx, query.org_id, request_id)
+        if letter is None:
+            raise NotFound
+        return ok(parked_view(letter))
+
+
+async def _view(tx: Tx, event: Mapping[str, Any]) -> EventView:
+    org_id, request_id = event["org_id"], event["request_id"]
+    conflicts = await reading.list_conflicts(tx, org_id, request_id) if event["conflicts"] else []
+    void = await voids.find_void(tx, org_id, event)
+    return EventView(
+        **_brief(event).model_dump(),
+        conflicts=[ConflictView(**_members(conflict)) for conflict in conflicts],
+        void=VoidView(**dict(void)) if void else None,
+        trace_id=event["trace_id"],
+    )
 
 
 @routes.get("/metering/events", query=EventsQuery, answer=EventBrief)
 async def list_events(request: web.Request) -> web.Response:
-    """List recorded events, last recorded first."""
+    """List events, last recorded first; with status `dead_lettered` those that wait as open dead letters."""
     query = read_query(request, EventsQuery)
     await reach(request, query.org_id)
+    if query.status == "dead_lettered":
+        return await _list_parked(request, query)
     after = read_cursor(request, query)
     async with begin(request) as tx:
-        rows = await reading.list_events(
-            tx, query.org_id, query.model_dump(), after["event_id"] if after else None, query.limit + 1
-        )
-    return page_of(request, query, [_brief(row) for row in rows], lambda last: {"event_id": last.event_id})
+        rows = await reading.list_events(tx, query.org_id, query.model_dump(), after, query.limit + 1)
+    views = [_brief(row) for row in rows]
+    return page_of(request, query, views, lambda last: {"event_id": last.event_id, "usage_id": last.usage_id})
+
+
+async def _list_parked(request: web.Request, query: EventsQuery) -> web.Response:
+    if given := [name for name in NARROWER if getattr(query, name) is not None]:
+        fault = Fault(f"/{given[0]}", "not_with_status", "Dead letters are only listed whole.")
+        raise ParameterInvalid(faults=(fault,))
+    after = read_cursor(request, query)
+    async with begin(request) as tx:
+        before = after["dead_letter_id"] if after else None
+        picked = {"org_id": query.org_id, "status": "open"}
+        rows = await letters.list_letters(tx, picked, before=before, limit=query.limit + 1)
+    views = [parked_brief(row) for row in rows]
+    return page_of(request, query, views, lambda last: {"dead_letter_id": last.dead_letter_id})
 
 
 @routes.get("/metering/usage", query=UsageQuery, answer=UsageView)
 async def get_usage(request: web.Request) -> web.Response:
-    """Sum usage by hour (UTC), day or month (the organisation's time zone), right to the last event."""
+    """Sum usage by hour (UTC), day or month (the organisation's time zone), right to the last event.
+
+    Windows are whole ones, also where `from` or `to` lies inside; only what happened between is summed.
+    """
     query = read_query(request, UsageQuery)
-    if not timedelta(0) < query.end - query.start <= MOST_DAYS:
-        fault = Fault("/to", "range_invalid", "Must lie after `from`, by 400 days at most.")
+    is_short = timedelta(0) < query.end - query.start <= MOST_DAYS
+    if not is_short or not EARLIEST <= query.start <= LATEST:
+        fault = Fault("/to", "range_invalid", "Must lie after `from`, by 400 days at most, in 2000 to 2199.")
         raise ParameterInvalid(faults=(fault,))
     await reach(request, query.org_id)
     org = request.app[CONTEXT].directory.org(query.org_id)
-    zone = org.default_timezone if org and query.window != "hour" else "UTC"
+    zone = org.default_timezone if org else "UTC"
+    bounds = window_bounds(query.window, zone, query.start, query.end)
     async with begin(request) as tx:
-        rows = await reading.sum_usage(
-            tx, query.org_id, query.window, zone, query.start, query.end, query.sku, query.project_id
+        rows = await usage.sum_usage(
+            tx, query.org_id, bounds, query.start, query.end, query.sku, query.project_id
         )
-    return ok(UsageView(items=[UsageWindow(**dict(row)) for row in rows]))
+    return ok(UsageView(items=[_window(row, bounds) for row in rows]))
+
+
+def _window(row: Mapping[str, Any], bounds: list[Any]) -> UsageWindow:
+    place = row["place"]
+    return UsageWindow(
+        window_start=bounds[place - 1],
+        window_end=bounds[place],
+        sku=row["sku"],
+        quantity=row["quantity"],
+        events=row["events"],
+    )
 
 
 def _members(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,41 +141,3 @@ def _members(row: Mapping[str, Any]) -> dict[str, Any]:
 def _brief(row: Mapping[str, Any]) -> EventBrief:
     members = _members(row)
     return EventBrief(**{name: members[name] for name in BRIEF})
-
-
-def _event_view(row: Mapping[str, Any], conflicts: list[ConflictView]) -> EventView:
-    members = _members(row)
-    known = {name: members[name] for name in BRIEF}
-    return EventView(**known, conflicts=conflicts, dead_letter_id=None, trace_id=members["trace_id"])
-
-
-def _conflict_view(row: Mapping[str, Any]) -> ConflictView:
-    return ConflictView(**_members(row))
-
-
-def _parked_view(letter: Mapping[str, Any]) -> EventView:
-    """Show an event that waits as a dead letter; one whose members can't be read is not shown here."""
-    event = letter["event"]
-    try:
-        return EventView(
-            org_id=letter["org_id"],
-            request_id=letter["request_id"],
-            event_id=None,
-            usage_id=None,
-            sku=event["sku"],
-            quantity=event["quantity"],
-            project_id=event["project_id"],
-            time=event["time"],
-            source=event.get("source", "backend"),
-            metadata=event.get("metadata"),
-            recorded_at=None,
-            status="dead_lettered",
-            duplicates=0,
-            charge_id=None,
-            entry_ids=[],
-            conflicts=[],
-            dead_letter_id=letter["dead_letter_id"],
-            trace_id=letter["trace_id"],
-        )
-    except (KeyError, ValueError, TypeError, AttributeError):
-        raise NotFound from None

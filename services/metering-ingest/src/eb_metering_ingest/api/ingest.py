@@ -28,7 +28,7 @@ from eb_kit.web import accepted, answer, read_raw
 from ..domain.errors import BatchInvalid, BatchSize, IngestUnavailable, NotABatch, OrgForbidden
 from ..domain.letters import parked
 from ..store import letters
-from .reading import CLOUDEVENTS, Batch, Rejected, events_in, refuse_foreign, sort_out, window_of
+from .reading import CLOUDEVENTS, Batch, Rejected, events_in, org_of, refuse_foreign, sort_out, window_of
 from .routes import routes
 from .shapes import BatchPartlyTaken, BatchTaken, EventIn, FaultView, RejectedEvent
 
@@ -105,7 +105,7 @@ def _invalid(rejected: Sequence[Rejected]) -> BatchInvalid:
 async def _park(request: web.Request, rejected: Sequence[Rejected]) -> None:
     """Keep what isn't valid as dead letters before anything is answered; raises IngestUnavailable."""
     context, trace_id = request.app[CONTEXT], current_trace().trace_id
-    found = [parked(one.event, _org_of(one.event), one.faults, trace_id) for one in rejected]
+    found = [parked(one.event, org_of(one.event), one.faults, trace_id) for one in rejected]
     actor = caller(request).actor
 
     async def insert() -> None:
@@ -114,15 +114,6 @@ async def _park(request: web.Request, rejected: Sequence[Rejected]) -> None:
 
     await _commit_soon(insert(), context.settings.spool_timeout_s)
     EVENTS.labels("parked").inc(len(found))
-
-
-def _org_of(event: Any) -> UUID | None:
-    """Give the organisation an event names; it was seen to be one of the caller's."""
-    text = event.get("org_id") if isinstance(event, dict) else None
-    try:
-        return UUID(text) if isinstance(text, str) else None
-    except ValueError:
-        return None
 
 
 async def _keep(context: ServiceContext, batch_id: UUID, events: Sequence[AcceptedEvent]) -> None:

@@ -1,4 +1,4 @@
-"""Dead letters of events: listed with reason and count, replayed after a fix."""
+"""Dead letters of events: listed with reason and count, corrected, replayed after a fix."""
 
 from __future__ import annotations
 
@@ -9,45 +9,74 @@ from uuid import UUID
 from aiohttp import web
 
 from eb_contracts.errors import Fault, NotFound
+from eb_contracts.ids import new_id
 from eb_kit.access import caller, reach
 from eb_kit.paging import page_of, read_cursor
-from eb_kit.policy import PLATFORM_ROLES
 from eb_kit.problems import BodyInvalid, ParameterInvalid
-from eb_kit.service import ServiceContext
-from eb_kit.tx import begin
-from eb_kit.web import accepted, read_body, read_query
+from eb_kit.tx import Tx, begin
+from eb_kit.web import accepted, ok, path_uuid, read_body, read_query
 
 from .. import flows
-from ..domain.letters import UNKNOWN_PROJECT, Letter
-from ..domain.recording import Received
+from ..domain.checks import without_denied
+from ..domain.errors import LetterClosed, LetterExists
 from ..store import letters
-from .reading import check, window_of
+from .judging import LETTERS_AT_ONCE, judged, judged_anew
 from .routes import routes
-from .shapes import LettersQuery, LettersReplayed, LetterView, ReplayLetters
-
-MOST_AT_ONCE = 1000
+from .shapes import (
+    CorrectLetter,
+    LetterFilter,
+    LettersQuery,
+    LettersReplayed,
+    LetterView,
+    ReplayLetters,
+)
 
 
 @routes.get("/metering/dead-letters", query=LettersQuery, answer=LetterView)
 async def list_letters(request: web.Request) -> web.Response:
-    """List parked events, newest first. Those whose organisation can't be read are shown to Operators only."""
+    """List parked events, newest first; without `org_id` for platform staff.
+
+    Those whose organisation can't be read are shown to Operators only.
+    """
     query = read_query(request, LettersQuery)
     if query.org_id is not None:
         await reach(request, query.org_id)
-    elif not caller(request).has_role("Operator"):
+    elif not caller(request).has_role("Operator", "Support"):
         raise ParameterInvalid(faults=(Fault("/org_id", "required", "Name the organisation."),))
     after = read_cursor(request, query)
     async with begin(request) as tx:
         rows = await letters.list_letters(
             tx,
-            query.org_id,
-            status=query.status,
-            reason=query.reason,
+            query.model_dump(include={"org_id", "status", "reason"}),
             before=after["dead_letter_id"] if after else None,
             limit=query.limit + 1,
+            is_whole=caller(request).has_role("Operator"),
         )
     views = [LetterView(**dict(row)) for row in rows]
     return page_of(request, query, views, lambda last: {"dead_letter_id": last.dead_letter_id})
+
+
+@routes.patch(
+    "/metering/dead-letters/{dead_letter_id}",
+    body=CorrectLetter,
+    answer=LetterView,
+    errors=(LetterClosed, LetterExists),
+)
+async def correct_letter(request: web.Request) -> web.Response:
+    """Put another event, whole, in the place of one that was parked; `errors` says what is wrong with it now.
+
+    It is recorded by a replay only. 409 where the letter isn't open, or another one holds the same event.
+    """
+    body = await read_body(request, CorrectLetter)
+    async with begin(request) as tx:
+        row = await letters.lock_letter(tx, path_uuid(request, "dead_letter_id"))
+        await _reach(request, row["org_id"])
+        if row["status"] != "open":
+            raise LetterClosed(status=row["status"])
+        letter = await judged_anew(tx, row, without_denied(body.event))
+        if letter.org_id is not None and row["org_id"] is None:
+            await reach(request, letter.org_id)
+        return tx.answer(ok(LetterView(**dict(await letters.update_event(tx, letter)))))
 
 
 @routes.post(
@@ -60,7 +89,7 @@ async def list_letters(request: web.Request) -> web.Response:
 async def replay_letters(request: web.Request) -> web.Response:
     """Record parked events that are valid by now; what was recorded before changes nothing.
 
-    At most 1,000 at once: those left stay open.
+    By filter, the first 1,000 are done when this answers; the others that were open then follow by themselves.
     """
     body = await read_body(request, ReplayLetters)
     if (body.ids is None) == (body.filter is None):
@@ -68,32 +97,37 @@ async def replay_letters(request: web.Request) -> web.Response:
     if body.filter is not None:
         await reach(request, body.filter.org_id)
     async with begin(request) as tx:
-        if body.filter is not None:
-            rows = await letters.lock_filtered(tx, body.filter.org_id, body.filter.reason, MOST_AT_ONCE)
-        else:
-            ids = (body.ids or [])[:MOST_AT_ONCE]
-            await _reach_all(request, await letters.list_orgs(tx, ids))
-            rows = await letters.lock_letters(tx, ids)
-        replayed = await flows.take_up(tx, [_judged(tx.context, row) for row in rows])
+        rows = await _lock(request, tx, body)
+        replayed = await flows.take_up(tx, [judged(tx, row) for row in rows])
         return tx.answer(accepted(LettersReplayed(replayed=replayed, still_bad=len(rows) - replayed)))
 
 
-async def _reach_all(request: web.Request, org_ids: list[UUID | None]) -> None:
-    """Refuse unless the caller may replay letters of all these organisations, of none for Operators only."""
+async def _lock(request: web.Request, tx: Tx, body: ReplayLetters) -> list[Mapping[str, Any]]:
+    """Lock the letters that are done at once, and leave the others to the job."""
+    if body.filter is not None:
+        return await _lock_filtered(tx, body.filter)
+    ids = body.ids or []
+    org_ids = await letters.list_orgs(tx, ids)
     if not org_ids:
         raise NotFound
     for org_id in org_ids:
-        if org_id is not None:
-            await reach(request, org_id)
-        elif caller(request).roles.isdisjoint(PLATFORM_ROLES):
-            raise NotFound
+        await _reach(request, org_id)
+    return await letters.lock_letters(tx, ids)
 
 
-def _judged(context: ServiceContext, row: Mapping[str, Any]) -> Letter:
-    """Check a parked event once more, as of the day it came."""
-    if row["reason"] == UNKNOWN_PROJECT:
-        return flows.waiting_letter(row)
-    event, _ = check(row["event"], window_of(context, row["first_at"]))
-    is_same_org = event is not None and event.org_id == row["org_id"]
-    received = Received(event, None, row["first_at"], row["trace_id"]) if event and is_same_org else None
-    return flows.letter_of(row, received)
+async def _lock_filtered(tx: Tx, picked: LetterFilter) -> list[Mapping[str, Any]]:
+    last = new_id()
+    rows = await letters.lock_filtered(
+        tx, picked.org_id, picked.reason, flows.FIRST_ID, last, LETTERS_AT_ONCE
+    )
+    if len(rows) == LETTERS_AT_ONCE:
+        await letters.insert_replay(tx, picked.org_id, picked.reason, rows[-1]["dead_letter_id"], last)
+    return rows
+
+
+async def _reach(request: web.Request, org_id: UUID | None) -> None:
+    """Refuse unless the caller may change letters of this organisation; those of none are for Operators only."""
+    if org_id is not None:
+        await reach(request, org_id)
+    elif not caller(request).has_role("Operator"):
+        raise NotFound

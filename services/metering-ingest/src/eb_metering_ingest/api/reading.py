@@ -86,6 +86,12 @@ def refuse_foreign(request: web.Request, events: Sequence[Any]) -> None:
             raise OrgForbidden
 
 
+def org_of(event: Any) -> UUID | None:
+    """Give the organisation an event names, as far as that can be read."""
+    text = event.get("org_id") if isinstance(event, dict) else None
+    return _uuid_or_none(text) if isinstance(text, str) else None
+
+
 def _uuid_or_none(text: str) -> UUID | None:
     try:
         return UUID(text)

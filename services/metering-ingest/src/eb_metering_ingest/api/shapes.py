@@ -15,7 +15,7 @@ from eb_kit.inputs import Input, Page, Quantity, QuantityIn, Text, View
 
 RequestId = Annotated[str, StringConstraints(pattern=r"^[\x20-\x7e]{1,128}$")]
 Sku = Annotated[str, Text(1, 128)]
-Status = Literal["recorded", "unrated", "priced", "ledgered"]
+Status = Literal["recorded", "unrated", "priced", "ledgered", "voided", "dead_lettered"]
 LetterStatus = Literal["open", "replayed", "discarded"]
 
 
@@ -81,31 +81,38 @@ class ConflictView(View):
 
 
 class EventBrief(View):
-    """A recorded event and how far it has come."""
+    """An event and how far it has come; of a dead letter, what can be read of it."""
 
     org_id: UUID
     request_id: str
     event_id: UUID | None
     usage_id: UUID | None
-    sku: str
-    quantity: Quantity
-    project_id: UUID
-    time: datetime
-    source: str
+    sku: str | None
+    quantity: Quantity | None
+    project_id: UUID | None
+    time: datetime | None
+    source: str | None
     metadata: dict[str, Any] | None
     recorded_at: datetime | None
     status: str
     duplicates: int
     charge_id: str | None
     entry_ids: list[UUID]
+    dead_letter_id: UUID | None = None
+
+
+class VoidView(View):
+    """Why and when an event was taken back."""
+
+    reason: str
+    at: datetime
 
 
 class EventView(EventBrief):
     """One event whole."""
 
     conflicts: list[ConflictView]
-    void: None = None
-    dead_letter_id: UUID | None
+    void: VoidView | None = None
     trace_id: str | None
 
 
@@ -116,7 +123,10 @@ class EventQuery(Input):
 
 
 class EventsQuery(Page):
-    """A list of recorded events; `from` and `to` bound the event time, half open."""
+    """A list of events; `from` and `to` bound the event time, half open.
+
+    With status `dead_lettered`: those that wait as open dead letters; nothing else can be asked of them.
+    """
 
     org_id: UUID
     request_id: RequestId | None = None
@@ -179,6 +189,12 @@ class LetterView(View):
     trace_id: str | None
 
 
+class CorrectLetter(Input):
+    """The event that takes the place of the one in the letter."""
+
+    event: dict[str, Any]
+
+
 class LetterFilter(Input):
     """Which open letters."""
 
@@ -189,12 +205,12 @@ class LetterFilter(Input):
 class ReplayLetters(Input):
     """Either `ids` or `filter`."""
 
-    ids: list[UUID] | None = None
+    ids: Annotated[list[UUID], Field(min_length=1, max_length=1_000)] | None = None
     filter: LetterFilter | None = None
 
 
 class LettersReplayed(View):
-    """How many were recorded, and how many are still not valid."""
+    """How many were recorded, and how many are still not valid, of those looked at so far."""
 
     replayed: int
     still_bad: int

@@ -6,14 +6,20 @@ Rule: docs/rules/metering.md, Events.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 from eb_contracts.errors import Fault
 
+from .errors import TimeTooFar
+from .recording import Received
+
 MOST_METADATA_BYTES = 4096
+FARTHEST = timedelta(days=800)
+MOST_QUANTITY = Decimal(10) ** 18
 REMOVED = "[removed]"
 DENIED_KEYS = frozenset(
     {
@@ -83,3 +89,27 @@ def without_denied(value: Any) -> Any:
     if isinstance(value, list):
         return [without_denied(item) for item in value]
     return value
+
+
+def refuse_far(now: datetime, earliest: datetime, latest: datetime) -> None:
+    """Refuse times that no settings let in: each would make a month's table. Raises TimeTooFar."""
+    if not now - FARTHEST <= earliest <= latest <= now + FARTHEST:
+        raise TimeTooFar
+
+
+def split_storable(received: Iterable[Received]) -> tuple[list[Received], list[Received]]:
+    """Part what came past the door by looking only: storable as far as can be told, and certainly not."""
+    good: list[Received] = []
+    bad: list[Received] = []
+    for one in received:
+        (good if _is_storable(one) else bad).append(one)
+    return good, bad
+
+
+def _is_storable(received: Received) -> bool:
+    event = received.event
+    return (
+        abs(event.quantity) < MOST_QUANTITY
+        and abs(event.time - received.received_at) <= FARTHEST
+        and not any("\0" in text for text in (event.request_id, event.sku))
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from eb_contracts.errors import Kind, Refusal
 
 
@@ -43,3 +45,32 @@ class IngestUnavailable(Refusal):
     code = "ingest_unavailable"
     kind = Kind.UNAVAILABLE
     title = "The batch could not be kept right now; send it again."
+
+
+class EventExpired(Refusal):
+    """The event was recorded and counted; its month has left, and only its request id is still known."""
+
+    code = "event_expired"
+    kind = Kind.NOT_FOUND
+    status: ClassVar[int] = 410
+    title = "The event was recorded, and is no longer kept."
+
+
+class LetterClosed(Refusal):
+    """The dead letter was replayed or discarded."""
+
+    code = "dead_letter_closed"
+    kind = Kind.CONFLICT
+    title = "Only open dead letters can be corrected."
+
+
+class LetterExists(Refusal):
+    """Another dead letter of the organisation holds the same event."""
+
+    code = "dead_letter_exists"
+    kind = Kind.CONFLICT
+    title = "Another dead letter holds this event already."
+
+
+class TimeTooFar(ValueError):
+    """An event's time is so far away that no door could have let it in."""

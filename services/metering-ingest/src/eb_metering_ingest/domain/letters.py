@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
 from eb_contracts.errors import Fault
 from eb_contracts.ids import new_id
+from eb_contracts.metering import AcceptedEvent
 
 from .checks import without_denied
 from .recording import Received, content_hash
@@ -21,6 +22,7 @@ from .recording import Received, content_hash
 UNKNOWN_PROJECT = "unknown_project"
 UNRECORDABLE = "unrecordable"
 LONGEST_REQUEST_ID = 128
+PROJECT_FAULT = Fault("/project_id", UNKNOWN_PROJECT, "The organisation has no such project.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,23 @@ class Letter:
     reason: str
     trace_id: str | None
     received: Received | None = None
+    waits_for_project_id: UUID | None = None
+
+
+def corrected(
+    row: Mapping[str, Any],
+    sent: Any,
+    org_id: UUID | None,
+    errors: Sequence[Fault],
+    event: AcceptedEvent | None = None,
+) -> Letter:
+    """Give a letter with another event in it; the reason for which it was parked stays where nothing is wrong now."""
+    if event is None:
+        letter = parked(sent, org_id, errors, row["trace_id"])
+    else:
+        letter = _letter(Received(event, None, row["first_at"], row["trace_id"]), PROJECT_FAULT)
+    reason = errors[0].code if errors else row["reason"]
+    return replace(letter, dead_letter_id=row["dead_letter_id"], errors=errors, reason=reason)
 
 
 def parked(event: Any, org_id: UUID | None, errors: Sequence[Fault], trace_id: str | None) -> Letter:
@@ -58,8 +77,7 @@ def parked(event: Any, org_id: UUID | None, errors: Sequence[Fault], trace_id: s
 
 def unknown_project(received: Received) -> Letter:
     """Give the letter of a valid event whose project isn't known, or belongs to another organisation."""
-    fault = Fault("/project_id", UNKNOWN_PROJECT, "The organisation has no such project.")
-    return _letter(received, fault)
+    return replace(_letter(received, PROJECT_FAULT), waits_for_project_id=received.event.project_id)
 
 
 def unrecordable(received: Received) -> Letter:

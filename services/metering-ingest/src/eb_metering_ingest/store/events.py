@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -12,10 +12,11 @@ import asyncpg
 from eb_contracts.ids import new_id
 from eb_kit.tx import Tx
 
+from ..domain.errors import TimeTooFar
 from ..domain.recording import Again, EventKey, Offer
 
-REFUSED = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
-"""What the database says to an event that no form check caught."""
+REFUSED = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, TimeTooFar)
+"""What is said to an event that no form check caught."""
 
 EVENT_COLUMNS = (
     "event_id", "org_id", "project_id", "sku", "quantity", "source", "event_time", "request_id", "metadata",
@@ -29,6 +30,21 @@ async def ensure_month(tx: Tx, month: date) -> None:
 
 
 KEY_COLUMNS = ("org_id", "request_id", "event_id", "event_time", "content_hash")
+
+
+async def drop_month(tx: Tx, before: datetime) -> str | None:
+    """Drop the oldest month that ends at or before an instant's month, and name it; None where there is none.
+
+    None, too, where somebody is just using the table: then it is tried the next time.
+    """
+    try:
+        async with tx.connection.transaction():
+            dropped: str | None = await tx.fetchval(
+                "SELECT platform.drop_month('metering_ingest.metering_event', $1)", before
+            )
+            return dropped
+    except asyncpg.LockNotAvailableError:
+        return None
 
 
 async def insert_keys_once(tx: Tx, offers: Mapping[EventKey, Offer]) -> set[EventKey]:
