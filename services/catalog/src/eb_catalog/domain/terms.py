@@ -206,8 +206,9 @@ def _assignment(change: Change, instant: datetime, hashes: dict[str, str]) -> As
 
 
 def _spans(timeline: Timeline) -> Iterator[tuple[Change, datetime | None]]:
+    """Give each change with where the next one begins; none for an organisation that was never on a plan."""
     ends = [change.effective_at for change in timeline[1:]]
-    return zip(timeline, [*ends, None], strict=True)
+    return zip(timeline, [*ends, None], strict=False)
 
 
 def _cuts(start: datetime, end: datetime | None, instants: set[datetime]) -> list[datetime]:
