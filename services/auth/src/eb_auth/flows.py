@@ -20,18 +20,20 @@ from eb_kit.tx import Tx
 
 from .domain import audit, codes, sealing, tokens
 from .domain.credentials import ApiKey, key_digest, key_fact, key_text
-from .domain.errors import TooManyAttempts
+from .domain.errors import IdentityConflict, TooManyAttempts
 from .domain.mails import CODE, Mail
+from .domain.oidc import Identity
 from .domain.orgs import Org
 from .domain.sessions import REFRESH_PREFIX, Session, Verdict, judge, token_digest
 from .settings import Settings
 from .store import audit as audit_store
-from .store import credentials, facts, members, orgs, sessions, sign_in
+from .store import credentials, facts, members, oidc, orgs, sessions, sign_in
 
 MAIL_PURPOSE = "mail"
 CODE_PURPOSE = "login code"
 SIGNING_PURPOSE = "signing key"
 AUDIT_PURPOSE = "audit chain"
+OIDC_PURPOSE = "oidc attempt"
 PER_ADDRESS = 5
 PER_NETWORK_ADDRESS = 30
 ORGS_PER_USER = 60
@@ -104,7 +106,7 @@ async def send_code(tx: Tx, email: str) -> None:
 async def queue_mail(tx: Tx, mail: Mail, expires_at: datetime) -> None:
     """Have a mail sent once this transaction is kept, as long as it is of use; it waits sealed."""
     content = {"to": mail.to, "kind": mail.kind, "facts": dict(mail.facts)}
-    sealed = _seal(tx, MAIL_PURPOSE, json.dumps(content).encode())
+    sealed = seal(tx, MAIL_PURPOSE, json.dumps(content).encode())
     await sign_in.insert_mail(tx, sealed, tx.now, expires_at)
 
 
@@ -115,10 +117,30 @@ async def open_session(tx: Tx, email: str, code: str, device: Device) -> Issued 
         await sign_in.update_code_tries(tx, email)
         return None
     await sign_in.delete_code(tx, email)
-    user = await sign_in.insert_user_once(tx, email)
+    return await _open(tx, await sign_in.insert_user_once(tx, email), device)
+
+
+async def _open(tx: Tx, user: sign_in.User, device: Device) -> Issued:
     session = new_session(tx, user.user_id, user.default_org_id, device)
     await sessions.insert_session(tx, session)
     return await _issue(tx, session, session.org_id)
+
+
+async def open_session_of(tx: Tx, identity: Identity, device: Device) -> Issued:
+    """Sign in somebody whom a provider vouches for; raises IdentityConflict.
+
+    The first time the subject is bound to the user of its verified address, made now if there is none. From then
+    on only the subject counts, whatever address comes with it; and an address that comes with another subject of the
+    same provider opens nobody's account.
+    """
+    user_id = await oidc.find_user_of(tx, identity.issuer, identity.subject)
+    if user_id is None:
+        user = await sign_in.insert_user_once(tx, identity.email)
+        if not await oidc.insert_identity_once(tx, identity.issuer, identity.subject, user.user_id):
+            raise IdentityConflict
+    else:
+        user = await sign_in.get_user(tx, user_id)
+    return await _open(tx, user, device)
 
 
 def new_session(tx: Tx, user_id: UUID, org_id: UUID | None, device: Device) -> Session:
@@ -201,7 +223,7 @@ async def ensure_signing_key(tx: Tx) -> None:
 async def add_signing_key(tx: Tx, active_from: datetime) -> None:
     """Make a signing key that signs from this instant on, and announce it; the caller holds `lock_signing_keys`."""
     private = secrets.token_bytes(32)
-    sealed = _seal(tx, SIGNING_PURPOSE, private)
+    sealed = seal(tx, SIGNING_PURPOSE, private)
     kid = f"k-{secrets.token_hex(8)}"
     key = credentials.StoredSigningKey(kid, tokens.public_x(private), sealed, active_from, None, 1)
     await credentials.insert_signing_key(tx, key)
@@ -275,11 +297,17 @@ async def announce_org(tx: Tx, org: Org) -> Org:
 
 def open_mail(tx: Tx, sealed: bytes) -> Mail:
     """Open a mail that waited."""
-    content = json.loads(sealing.unseal(settings_of(tx).auth_secret, MAIL_PURPOSE, sealed))
+    content = json.loads(unseal(tx, MAIL_PURPOSE, sealed))
     return Mail(content["to"], content.get("kind", CODE), content.get("facts") or {"code": content["code"]})
 
 
-def _seal(tx: Tx, purpose: str, plain: bytes) -> bytes:
+def unseal(tx: Tx, purpose: str, sealed: bytes) -> bytes:
+    """Open what waited sealed in the database."""
+    return sealing.unseal(settings_of(tx).auth_secret, purpose, sealed)
+
+
+def seal(tx: Tx, purpose: str, plain: bytes) -> bytes:
+    """Seal what is to wait in the database."""
     nonce = secrets.token_bytes(sealing.NONCE_BYTES)
     return sealing.seal(settings_of(tx).auth_secret, purpose, nonce, plain)
 

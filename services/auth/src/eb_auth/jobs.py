@@ -10,9 +10,10 @@ import structlog
 from eb_kit.jobs import Jobs
 from eb_kit.tx import Tx
 
-from . import flows, outside
+from . import flows
 from .domain.tokens import STAFF_TOKEN_LIFETIME
-from .store import credentials, sessions, sign_in
+from .outside import mail as mail_out
+from .store import credentials, oidc, sessions, sign_in
 
 log = structlog.get_logger(__name__)
 jobs = Jobs()
@@ -44,8 +45,8 @@ async def _send(tx: Tx, mail: sign_in.WaitingMail) -> bool:
         return True
     sent_at = tx.context.clock.machine_now()
     try:
-        await outside.send(flows.settings_of(tx), mail.mail_id, flows.open_mail(tx, mail.sealed), sent_at)
-    except outside.MailNotSent as error:
+        await mail_out.send(flows.settings_of(tx), mail.mail_id, flows.open_mail(tx, mail.sealed), sent_at)
+    except mail_out.MailNotSent as error:
         log.warning("mail not sent, will try again", mail_id=str(mail.mail_id), error=str(error))
         return False
     return True
@@ -76,4 +77,5 @@ async def drop_expired(tx: Tx) -> int:
     """Drop expired codes, past windows of attempts, and sessions a day after they ended for good."""
     machine_now = tx.context.clock.machine_now()
     dropped = await sign_in.delete_expired(tx, tx.now, machine_now, ROWS_A_BATCH)
+    dropped += await oidc.delete_past_attempts(tx, tx.now, ROWS_A_BATCH)
     return dropped + await sessions.delete_past_sessions(tx, tx.now - KEPT_AFTER_END, ROWS_A_BATCH)

@@ -5,11 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, Json, model_validator
 
 from eb_kit.settings import CommaList, ServiceSettings
 
 LOCAL_SECRET = "local-auth-secret"  # noqa: S105
+
+
+class OidcProvider(BaseModel):
+    """One OpenID Connect provider; `issuer` exactly as it names itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    issuer: str = Field(min_length=8)
+    client_id: str = Field(min_length=1)
+    client_secret: str | None = None
+    trusted_domains: tuple[str, ...] = ()
 
 
 class Settings(ServiceSettings):
@@ -48,6 +59,12 @@ class Settings(ServiceSettings):
     )
     signing_key_lead_s: int = Field(
         3_600, ge=10, description="A further signing key is announced this long before its first use."
+    )
+
+    oidc_providers: Json[dict[str, OidcProvider]] = Field(
+        "{}",
+        validate_default=True,
+        description="Sign-in providers by name, as JSON: issuer, client_id, client_secret, trusted_domains.",
     )
 
     @property

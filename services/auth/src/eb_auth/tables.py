@@ -16,6 +16,7 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
+    UniqueConstraint,
     Uuid,
     text,
 )
@@ -338,4 +339,24 @@ assist_session = Table(
         "user_id",
         postgresql_where=text("status IN ('pending', 'approved', 'active')"),
     ),
+)
+
+oidc_attempt = Table(
+    "oidc_attempt",
+    metadata,
+    Column("state_sha256", LargeBinary, primary_key=True),
+    Column("provider", Text, nullable=False),
+    *(Column(name, LargeBinary, nullable=False) for name in ("sealed", "browser_sha256")),
+    _at("expires_at"),
+    Index("oidc_attempt_by_expiry", "expires_at"),
+)
+
+oidc_identity = Table(
+    "oidc_identity",
+    metadata,
+    Column("issuer", Text, primary_key=True),
+    Column("subject", Text, primary_key=True),
+    Column("user_id", Uuid, ForeignKey("auth.user.user_id"), nullable=False),
+    _at("created_at"),
+    UniqueConstraint("issuer", "user_id", name="oidc_identity_user_key"),
 )

@@ -43,7 +43,8 @@ def address_of(request: web.Request) -> str:
     return forwarded[:64] if forwarded and is_proxied else remote
 
 
-def _device_of(request: web.Request) -> flows.Device:
+def device_of(request: web.Request) -> flows.Device:
+    """Give where the session will live."""
     agent = request.headers.get("User-Agent", "").replace("\0", "")
     return flows.Device(agent[:LONGEST_USER_AGENT], address_of(request))
 
@@ -76,7 +77,7 @@ async def open_session(request: web.Request) -> web.Response:
     body = await read_body(request, OpenSession)
     async with begin(request) as tx:
         await flows.limit_sign_in(tx, "session", body.email, address_of(request))
-        issued = await flows.open_session(tx, body.email, body.code, _device_of(request))
+        issued = await flows.open_session(tx, body.email, body.code, device_of(request))
     if issued is None:
         raise CodeInvalid
     return created(SessionTokens.of(issued))

@@ -67,3 +67,91 @@ class InvitationOpen(Refusal):
     code = "invitation_open"
     kind = Kind.CONFLICT
     title = "This address has an open invitation already."
+
+
+class OidcRefused(Refusal):
+    """The provider refused, or what came back isn't the answer to what this browser started: one answer for all."""
+
+    code = "oidc_refused"
+    kind = Kind.UNAUTHENTICATED
+    title = "The sign-in with this provider did not succeed."
+
+
+class OidcUnavailable(Refusal):
+    """The provider doesn't answer, or not as one should."""
+
+    code = "oidc_unavailable"
+    kind = Kind.UNAVAILABLE
+    title = "This sign-in provider can't be reached at the moment."
+
+
+class EmailNotVerified(Refusal):
+    """The provider doesn't vouch for an address, or not for one at that domain."""
+
+    code = "email_not_verified"
+    kind = Kind.FORBIDDEN
+    title = "The provider names no verified address that it may vouch for."
+
+
+class IdentityConflict(Refusal):
+    """The address belongs to a user who signs in as somebody else at this provider."""
+
+    code = "identity_conflict"
+    kind = Kind.CONFLICT
+    title = "This address belongs to another identity of this provider."
+
+
+class SelfParent(Refusal):
+    """An organisation isn't its own parent."""
+
+    code = "self_parent"
+    kind = Kind.CONFLICT
+    title = "An organisation can't be its own parent."
+
+
+class Cycle(Refusal):
+    """The new parent stands below the organisation."""
+
+    code = "cycle"
+    kind = Kind.CONFLICT
+    title = "The new parent is a descendant of the organisation."
+
+
+class AlreadyHasParent(Refusal):
+    """Only a root is linked; what has a parent is moved."""
+
+    code = "already_has_parent"
+    kind = Kind.CONFLICT
+    title = "The organisation has a parent already."
+
+
+class AlreadyRoot(Refusal):
+    """There is no parent to leave."""
+
+    code = "already_root"
+    kind = Kind.CONFLICT
+    title = "The organisation has no parent."
+
+
+class LinkNotPending(Refusal):
+    """The request to link was answered otherwise before, or is too old."""
+
+    code = "org_link_not_pending"
+    kind = Kind.CONFLICT
+    title = "This request to link organisations is no longer pending."
+
+
+class AssistOff(Refusal):
+    """The organisation wants no assist sessions."""
+
+    code = "assist_off"
+    kind = Kind.FORBIDDEN
+    title = "This organisation allows no assist sessions."
+
+
+class AssistNotPending(Refusal):
+    """The request to assist was answered otherwise before, ended, or is too old."""
+
+    code = "assist_not_pending"
+    kind = Kind.CONFLICT
+    title = "This request to assist is no longer pending."

@@ -11,8 +11,8 @@ from uuid import UUID
 
 import aiosmtplib
 
-from .domain.mails import Mail
-from .settings import Settings
+from ..domain.mails import Mail
+from ..settings import Settings
 
 SMTP_TIMEOUT_S = 3.0
 

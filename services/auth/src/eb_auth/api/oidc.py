@@ -1,0 +1,137 @@
+"""Doors of the sign-in with an OpenID Connect provider."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from typing import Annotated
+
+from aiohttp import web
+
+from eb_contracts.errors import NotFound
+from eb_kit.inputs import Input, Text
+from eb_kit.problems import SAFE_HEADERS
+from eb_kit.service import CONTEXT
+from eb_kit.web import ok, path_text, read_query
+
+from .. import flows
+from ..domain import oidc
+from ..domain.errors import EmailNotVerified, IdentityConflict, OidcRefused, OidcUnavailable, TooManyAttempts
+from ..outside.oidc import Provider
+from ..store import oidc as store
+from .routes import routes
+from .shapes import SessionTokens
+from .sign_in import address_of, device_of
+
+COOKIE = "eb_oidc"
+MINUTES_10 = 600
+
+
+class Callback(Input):
+    """What the provider sends the browser back with."""
+
+    state: Annotated[str, Text(1, 200)]
+    code: Annotated[str, Text(1, 4096)] | None = None
+    error: Annotated[str, Text(1, 200)] | None = None
+    error_description: Annotated[str, Text(0, 1000)] | None = None
+    error_uri: Annotated[str, Text(0, 1000)] | None = None
+    iss: Annotated[str, Text(1, 500)] | None = None
+    session_state: Annotated[str, Text(0, 1000)] | None = None
+    scope: Annotated[str, Text(0, 1000)] | None = None
+    authuser: Annotated[str, Text(0, 100)] | None = None
+    prompt: Annotated[str, Text(0, 100)] | None = None
+    hd: Annotated[str, Text(0, 300)] | None = None
+
+
+def _provider(request: web.Request) -> Provider:
+    """Give the provider that the path names; raises NotFound."""
+    context, name = request.app[CONTEXT], path_text(request, "provider")
+    known: dict[str, Provider] = context.extras.setdefault("oidc_providers", {})
+    if name not in known:
+        if (found := context.settings.oidc_providers.get(name)) is None:
+            raise NotFound
+        known[name] = Provider(found, is_local=context.settings.eb_env == "local")
+    return known[name]
+
+
+def _redirect_uri(request: web.Request) -> str:
+    base = request.app[CONTEXT].settings.public_url.rstrip("/")
+    return f"{base}/auth/oidc/{path_text(request, 'provider')}/callback"
+
+
+@routes.get(
+    "/auth/oidc/{provider}/start",
+    status=302,
+    errors=(NotFound, OidcUnavailable, OidcRefused, TooManyAttempts),
+)
+async def start(request: web.Request) -> web.Response:
+    """Send the browser to the provider to sign in; 302. A cookie binds what comes back to this browser."""
+    provider = _provider(request)
+    at = await provider.discovered()
+    state, nonce, verifier, browser = (secrets.token_urlsafe(32) for _ in range(4))
+    context = request.app[CONTEXT]
+    async with context.begin("system:auth") as tx:
+        await flows.limit(tx, "oidc", f"net {address_of(request)}", flows.PER_NETWORK_ADDRESS)
+        ends = tx.now + oidc.ATTEMPT_LIFETIME
+        attempt = oidc.Attempt(path_text(request, "provider"), nonce, verifier, oidc.sha256(browser), ends)
+        sealed = flows.seal(tx, flows.OIDC_PURPOSE, json.dumps([nonce, verifier]).encode())
+        await store.insert_attempt(tx, oidc.sha256(state), attempt, sealed)
+    url = oidc.authorization_url(
+        at, provider.settings.client_id, _redirect_uri(request), state, nonce, verifier
+    )
+    response = web.Response(
+        status=302, headers={**SAFE_HEADERS, "Location": url, "Cache-Control": "no-store"}
+    )
+    is_https = context.settings.public_url.startswith("https:")
+    response.set_cookie(
+        COOKIE, browser, max_age=MINUTES_10, httponly=True, secure=is_https, samesite="Lax", path="/auth/oidc"
+    )
+    return response
+
+
+@routes.get(
+    "/auth/oidc/{provider}/callback",
+    query=Callback,
+    answer=SessionTokens,
+    errors=(NotFound, OidcRefused, OidcUnavailable, EmailNotVerified, IdentityConflict),
+)
+async def come_back(request: web.Request) -> web.Response:
+    """Take the provider's answer; 200 with the session's credentials. A verified address unknown so far becomes a user.
+
+    The state works once, within ten minutes and in the browser that started.
+    """
+    provider, query = _provider(request), read_query(request, Callback)
+    attempt = await _take(request, query.state)
+    if query.code is None or (query.iss is not None and query.iss != provider.settings.issuer):
+        raise OidcRefused
+    token = await provider.exchange(query.code, attempt, _redirect_uri(request))
+    claims = await _claims(provider, token, attempt.nonce)
+    identity = oidc.identity_of(claims, provider.settings.trusted_domains)
+    async with request.app[CONTEXT].begin("system:auth") as tx:
+        issued = await flows.open_session_of(tx, identity, device_of(request))
+    response = ok(SessionTokens.of(issued))
+    response.headers["Cache-Control"] = "no-store"
+    response.del_cookie(COOKIE, path="/auth/oidc")
+    return response
+
+
+async def _take(request: web.Request, state: str) -> oidc.Attempt:
+    async with request.app[CONTEXT].begin("system:auth") as tx:
+        found = await store.take_attempt(tx, oidc.sha256(state))
+        if found is None:
+            raise OidcRefused
+        name, sealed, browser, expires_at = found
+        nonce, verifier = json.loads(flows.unseal(tx, flows.OIDC_PURPOSE, sealed))
+        attempt = oidc.Attempt(name, nonce, verifier, browser, expires_at)
+        is_ours = name == path_text(request, "provider") and expires_at > tx.now
+    if not is_ours or not oidc.is_same_browser(attempt, request.cookies.get(COOKIE, "")):
+        raise OidcRefused
+    return attempt
+
+
+async def _claims(provider: Provider, token: str, nonce: str) -> dict[str, object]:
+    key = oidc.key_for(token, await provider.keys())
+    key = key or oidc.key_for(token, await provider.keys(is_missing=True))
+    if key is None:
+        raise OidcRefused
+    return oidc.read_id_token(token, key, await provider.discovered(), provider.settings.client_id, nonce)

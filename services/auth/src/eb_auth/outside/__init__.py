@@ -1,0 +1,1 @@
+"""What auth talks to outside of the platform: mail servers and sign-in providers."""
