@@ -293,8 +293,8 @@ async def read_raw(request: web.Request, limit: int | None = None) -> bytes:
     """
     route = request[ROUTE]
     limit = limit or route.body_limit
-    _check_media_type(request, route.media_types)
-    encoding = _encoding_of(request, route.encodings)
+    check_media_type(request, route.media_types)
+    encoding = encoding_of(request, route.encodings)
     body = await _receive(request, limit)
     if encoding != "identity":
         body = inflate(body, encoding, limit)
@@ -302,7 +302,8 @@ async def read_raw(request: web.Request, limit: int | None = None) -> bytes:
     return body
 
 
-def _check_media_type(request: web.Request, accepted: tuple[str, ...]) -> None:
+def check_media_type(request: web.Request, accepted: tuple[str, ...]) -> None:
+    """Refuse a Content-Type that isn't accepted, or a charset other than utf-8; none accepted: any will do."""
     if not accepted:
         return
     header = request.headers.get("Content-Type", "")
@@ -314,7 +315,8 @@ def _check_media_type(request: web.Request, accepted: tuple[str, ...]) -> None:
             raise UnsupportedMediaType("The charset must be utf-8.")
 
 
-def _encoding_of(request: web.Request, accepted: tuple[str, ...]) -> str:
+def encoding_of(request: web.Request, accepted: tuple[str, ...]) -> str:
+    """Give the Content-Encoding, `identity` without one; raises UnsupportedMediaType."""
     encoding = ",".join(request.headers.getall("Content-Encoding", ())).strip().lower() or "identity"
     if encoding != "identity" and encoding not in accepted:
         raise UnsupportedMediaType(f"Content-Encoding must be {' or '.join((*accepted, 'identity'))}.")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from .base import METERING, USAGE, Body, Number, Partitioned, register
+from .base import METERING, USAGE, Body, Message, Number, Partitioned, register
 
 
 class AcceptedEvent(Body):
@@ -49,7 +49,8 @@ class BatchAccepted(Partitioned):
 class UsageRecord(Body):
     """Usage of one (org, project, SKU, minute of event time), summed over one take of the writer.
 
-    `quantity` and `events` are negative for a void. `trace_ids` names at most 16 requests behind it.
+    `quantity` and `events` are negative for a void. `trace_ids` names at most 16 requests behind it;
+    `hold_ids` what was authorized before its events and is used now, 1,000 at most.
     """
 
     IS_CARRIED = True
@@ -61,6 +62,7 @@ class UsageRecord(Body):
     quantity: Number
     events: int
     trace_ids: tuple[str, ...] = ()
+    hold_ids: tuple[UUID, ...] = ()
 
 
 @register
@@ -80,3 +82,61 @@ class UsageRecorded(Partitioned):
     @property
     def traces(self) -> frozenset[str]:
         return frozenset(trace for record in self.usage for trace in record.trace_ids)
+
+
+DriftKind = Literal[
+    "missing_here",
+    "missing_there",
+    "double_there",
+    "double_here",
+    "wrong_quantity",
+    "wrong_day",
+    "wrong_sku",
+    "voided",
+]
+
+
+@register
+class DriftFound(Message):
+    """A provider's log and what was metered differ: messages of one organisation, SKU, day and kind.
+
+    `day` and `metered_day` are days of the organisation's time zone; they differ for `wrong_day` only.
+    """
+
+    TYPE = "metering_ingest.drift.found.v1"
+    drift_id: UUID
+    reconciliation_id: UUID
+    org_id: UUID
+    sku: str
+    day: date
+    metered_day: date
+    kind: DriftKind
+    messages: int
+    provider_quantity: Number
+    metered_quantity: Number
+    sample_ids: tuple[str, ...]
+    is_over_tolerance: bool
+
+    @property
+    def subject(self) -> str:
+        return str(self.org_id)
+
+
+@register
+class UsageAlertRaised(Message):
+    """Usage of one organisation and SKU is unlike its past; `why` says it in a sentence. Quantities of `hour`."""
+
+    TYPE = "metering_ingest.usage_alert.raised.v1"
+    alert_id: UUID
+    org_id: UUID
+    sku: str
+    kind: Literal["spike", "stop"]
+    hour: datetime
+    expected: Number
+    seen: Number
+    threshold: Number
+    why: str
+
+    @property
+    def subject(self) -> str:
+        return str(self.org_id)

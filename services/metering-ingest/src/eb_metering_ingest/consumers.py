@@ -12,6 +12,7 @@ from eb_kit.bus import Handlers
 from eb_kit.tx import Tx
 
 from . import flows
+from .domain.alerts import hours_of
 from .domain.progress import progress_of
 from .domain.recording import Received
 from .store import progress
@@ -25,7 +26,7 @@ async def hurry_waiting(tx: Tx, facts: list[ProjectChanged]) -> None:
     tx.context.extras.setdefault(flows.HURRIED, set()).update(fact.project_id for fact in facts)
 
 
-@handlers.consumes(BatchAccepted, queue="batches", max_messages=1000, max_weight=5_000, linger_s=0.03)
+@handlers.consumes(BatchAccepted, queue="batches", max_messages=1000, max_weight=10_000, linger_s=0.03)
 async def record_batches(tx: Tx, messages: list[BatchAccepted]) -> None:
     """Store the events of a take, each once, and publish the usage they sum to.
 
@@ -46,6 +47,7 @@ async def record_batches(tx: Tx, messages: list[BatchAccepted]) -> None:
 async def note_progress(tx: Tx, messages: Sequence[ChargePriced | UsageParked | EntriesPosted]) -> None:
     """Note which usage waits, was priced and was ledgered; twice is once, and order is free (forward only)."""
     await progress.update_progress(tx, progress_of(messages))
+    await flows.add_hours(tx, hours_of(messages, tx.now))
 
 
 handlers.consumes(ChargePriced, queue="progress", max_messages=1000, linger_s=0.25, prefetch=1000)(

@@ -5,7 +5,7 @@ Rule: docs/rules/metering.md, Writer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any
 from uuid import UUID
@@ -18,12 +18,13 @@ from eb_kit.service import ServiceContext
 from eb_kit.telemetry import current_trace
 from eb_kit.tx import Tx
 
+from .domain.alerts import Hour
 from .domain.checks import refuse_far, split_storable
 from .domain.errors import EventExpired
 from .domain.letters import Letter, unknown_project, unrecordable
 from .domain.recording import EventKey, Received, Screened, compare, messages_of, record, screen
 from .domain.voids import Void, usage_of_void
-from .store import letters, projects, replays, voids
+from .store import alerts, letters, projects, replays, voids
 from .store import events as store
 
 log = structlog.get_logger(__name__)
@@ -48,6 +49,30 @@ async def ensure_months(context: ServiceContext, earliest: datetime, latest: dat
         async with context.begin("system:metering-ingest") as own:
             await store.ensure_month(own, month)
         made.add(month)
+
+
+async def ensure_months_of(
+    context: ServiceContext,
+    ensure_month: Callable[[Tx, date], Awaitable[None]],
+    earliest: datetime,
+    latest: datetime,
+) -> None:
+    """Have the partitions of another table by month, in the same manner; `ensure_month` makes one."""
+    made: set[date] = context.extras.setdefault(f"months:{ensure_month.__module__}", set())
+    for month in months_between(earliest, latest):
+        if month in made:
+            continue
+        async with context.begin("system:metering-ingest") as own:
+            await ensure_month(own, month)
+        made.add(month)
+
+
+async def add_hours(tx: Tx, sums: Mapping[alerts.SeriesHour, Hour]) -> None:
+    """Add usage to its hours, from which alerts learn what is ordinary."""
+    if sums:
+        hours = [hour for _, _, hour in sums]
+        await ensure_months_of(tx.context, alerts.ensure_month, min(hours), max(hours))
+        await alerts.add_hours(tx, sums)
 
 
 def months_between(earliest: datetime, latest: datetime) -> list[date]:

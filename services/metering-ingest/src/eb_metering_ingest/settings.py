@@ -33,3 +33,44 @@ class Settings(ServiceSettings):
     )
     replay_batch: int = Field(5_000, ge=1, le=20_000, description="Most events of a replay summed at once.")
     sweep_batch: int = Field(500, ge=1, le=5_000, description="Most waiting dead letters taken up at once.")
+    provider_log_months: int = Field(
+        13,
+        ge=2,
+        le=120,
+        description="How many months back a provider's log may reach; older rows leave by month.",
+    )
+    provider_log_quiet_s: int = Field(
+        600,
+        ge=60,
+        description="After this long without progress a provider's log that is loading is given up.",
+    )
+    reconcile_hour: int = Field(
+        13,
+        ge=0,
+        le=23,
+        description="Hour (UTC) after which the nightly reconciliation of the last days begins.",
+    )
+    reconcile_days: int = Field(
+        3, ge=1, le=35, description="How many whole days a nightly reconciliation compares."
+    )
+    reconcile_batch: int = Field(2_000, ge=100, le=10_000, description="Most messages compared at once.")
+    drift_tolerance_pct: float = Field(
+        0.5,
+        ge=0,
+        le=100,
+        description="Share of a day's messages, in percent, that may drift before it is an alert.",
+    )
+    alert_settle_s: int = Field(
+        900, ge=0, description="How long after an hour's end its usage is judged, in seconds."
+    )
+    alert_weeks: int = Field(6, ge=3, le=12, description="How many weeks back usage is compared with.")
+    alert_least_weeks: int = Field(
+        3, ge=2, le=12, description="Fewest weeks of history before usage is judged at all."
+    )
+    alert_least_events: int = Field(
+        50, ge=1, description="Fewest events, seen or expected, that are worth an alert."
+    )
+    alert_cooldown_s: int = Field(
+        86_400, ge=0, description="Shortest time between two alerts of one organisation and SKU, in seconds."
+    )
+    alert_batch: int = Field(200, ge=1, le=1_000, description="Most series of usage judged at once.")

@@ -205,7 +205,7 @@ provider_log = Table(
     _total("rows", server_default=text("0")),
     _total("rejected", server_default=text("0")),
     _total("skipped", server_default=text("0")),
-    _total("lines", server_default=text("0")),
+    _total("rows_left", server_default=text("0")),
     _at("started_at"),
     _at("heard_at"),
     Column("finished_at", DateTime(timezone=True)),
@@ -240,7 +240,7 @@ provider_row = Table(
     "provider_row",
     metadata,
     _id("log_id", primary_key=True),
-    _total("line", primary_key=True),
+    _total("seq", primary_key=True),
     _text("provider"),
     _text("message_id"),
     _id("org_id"),
@@ -248,7 +248,7 @@ provider_row = Table(
     Column("quantity", Numeric, nullable=False),
     _at("message_time", primary_key=True),
     _id("project_id", nullable=True),
-    Index("provider_row_by_sku", "org_id", "sku", "message_time", "log_id", "line"),
+    Index("provider_row_by_sku", "org_id", "sku", "message_time", "log_id", "seq"),
     Index("provider_row_by_message", "message_id", "provider"),
 )
 
@@ -289,7 +289,7 @@ reconciliation_slice = Table(
     _text("phase"),
     _at("after_at"),
     _id("after_id"),
-    _total("after_line"),
+    _total("after_seq"),
     Index(
         "reconciliation_slice_open",
         "reconciliation_id",

@@ -1,6 +1,8 @@
 """The HTTP doors of metering ingest."""
 
-from . import events, ingest, letters, replays, voids
+from . import alerts, events, ingest, letters, provider_logs, reconciling, replays, voids
 from .routes import routes
 
-__all__ = ["events", "ingest", "letters", "replays", "routes", "voids"]
+__all__ = [
+    "alerts", "events", "ingest", "letters", "provider_logs", "reconciling", "replays", "routes", "voids",
+]  # fmt: skip

@@ -72,5 +72,29 @@ class LetterExists(Refusal):
     title = "Another dead letter holds this event already."
 
 
+class LogEmpty(Refusal):
+    """The provider's log holds no line."""
+
+    code = "log_empty"
+    kind = Kind.MALFORMED
+    title = "The log holds no line."
+
+
+class LogGivenUp(Refusal):
+    """The log took so long that it was given up; nothing of it counts."""
+
+    code = "log_given_up"
+    kind = Kind.CONFLICT
+    title = "The log was given up while it was loading; send it again."
+
+
+class ReconciliationRunning(Refusal):
+    """The comparison, or what fills it, is still under way."""
+
+    code = "reconciliation_running"
+    kind = Kind.CONFLICT
+    title = "The reconciliation is still under way."
+
+
 class TimeTooFar(ValueError):
     """An event's time is so far away that no door could have let it in."""

@@ -1,7 +1,7 @@
 """A log's bytes cut into records as they arrive: CSV with quoted line breaks, JSON lines, elements of a JSON array.
 
-Pieces may end anywhere. Memory is bounded: a record longer than `LONGEST_RECORD` is given as broken, and reading goes on
-behind it. Rule: docs/rules/metering.md, Provider logs.
+Pieces may end anywhere. Memory is bounded: a record longer than `LONGEST_RECORD` is given as broken, and reading goes
+on behind it. Rule: docs/rules/metering.md, Provider logs.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ LONGEST_DOCUMENT = 4 * 1024 * 1024
 """A JSON element may be a whole page of a provider's list."""
 BOM = b"\xef\xbb\xbf"
 _STRUCTURE = re.compile(rb'["{}\[\]]')
+_BETWEEN = b" \t\r\n,\xef\xbb\xbf"
 _STRING_END = re.compile(rb'["\\]')
 
 
@@ -208,12 +209,15 @@ class JsonElements:
         return records
 
     def finish(self) -> list[Record]:
-        is_open = self._start >= 0 or self._depth or self._is_in_string or bytes(self._buffer).strip(b" \t\r\n,")
-        return [broken(self._start_line if self._start >= 0 else self._line, "malformed_json")] if is_open else []
+        if self._start >= 0 or self._is_in_array or self._is_in_string:
+            return [broken(self._start_line if self._start >= 0 else self._line, "malformed_json")]
+        return []
 
     def _scan(self) -> Iterator[Record]:
         while True:
             found = (_STRING_END if self._is_in_string else _STRUCTURE).search(self._buffer, self._at)
+            if self._is_between and self._buffer[self._at : found.start() if found else None].strip(_BETWEEN):
+                yield broken(self._line_at(self._at), "malformed_json")
             if found is None:
                 self._at = len(self._buffer)
                 return
@@ -223,6 +227,13 @@ class JsonElements:
             self._at = found.end()
             yield from self._meet(found[0])
 
+    @property
+    def _is_between(self) -> bool:
+        return self._start < 0 and not self._is_in_string
+
+    def _line_at(self, place: int) -> int:
+        return self._line + self._buffer.count(b"\n", 0, place)
+
     def _meet(self, mark: bytes) -> Iterator[Record]:
         if self._is_in_string:
             if mark == b"\\":
@@ -230,6 +241,8 @@ class JsonElements:
             else:
                 self._is_in_string = False
         elif mark == b'"':
+            if self._is_between:
+                yield broken(self._line_at(self._at), "malformed_json")
             self._is_in_string = True
         elif mark in b"{[":
             self._go_in(mark)
@@ -242,7 +255,7 @@ class JsonElements:
                 self._is_in_array = True
                 return
             self._start = self._at - 1
-            self._start_line = self._line + self._buffer.count(b"\n", 0, self._start)
+            self._start_line = self._line_at(self._start)
         self._depth += 1
 
     def _go_out(self, mark: bytes) -> Iterator[Record]:
@@ -250,7 +263,7 @@ class JsonElements:
             if mark == b"]" and self._is_in_array:
                 self._is_in_array = False
                 return
-            yield broken(self._line + self._buffer.count(b"\n", 0, self._at), "malformed_json")
+            yield broken(self._line_at(self._at), "malformed_json")
             return
         self._depth -= 1
         if self._depth == 0:
@@ -278,4 +291,3 @@ READERS: Mapping[str, type[Csv] | type[JsonLines] | type[JsonElements]] = {
     "application/json": JsonElements,
 }
 """How a log is cut up, by its media type."""
-
