@@ -15,15 +15,28 @@ from uuid import UUID
 
 import structlog
 
+from eb_contracts.ids import new_id
+from eb_kit import idempotency
 from eb_kit.tx import Tx
 from eb_rating import BaseFee, target_closed
 from eb_rating.prices import OrgPrices, Priced, Tax, TermsMissing
 from eb_rating.resolve import month_after
 
 from . import flows, store
+from .domain import errors
 from .domain.base_fees import Target, bring, fee_id, total_of
 from .domain.counters import BY_CLOSE, BY_TERMS, Cause, Counter, CounterKey, Rated, needs_new_taxes
-from .domain.periods import BillingPeriod, PeriodKey, begun, bounds, opened_by, plan_skus, visit_after
+from .domain.periods import (
+    BillingPeriod,
+    PeriodKey,
+    Rerate,
+    begun,
+    bounds,
+    must_be_over,
+    opened_by,
+    plan_skus,
+    visit_after,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -239,3 +252,51 @@ async def settle(tx: Tx, closed: Sequence[BillingPeriod]) -> set[PeriodKey]:
         await store.settle_periods(tx, charges)
         tx.publish(*(one._replace(charges=charges[one.key]).fact() for one in closed if one.key in charges))
     return set(charges)
+
+
+async def close(tx: Tx, key: PeriodKey) -> BillingPeriod:
+    """Close a period on demand and settle it; closed before, give it as it is.
+
+    Locks the terms alone, so that nobody makes an open counter in it behind its back. NoTerms, PeriodNotOver,
+    TermsMissing.
+    """
+    await store.lock_terms(tx)
+    prices = (await flows.read_prices(tx, {key.org_id})).get(key.org_id)
+    if prices is None:
+        raise errors.NoTerms
+    await store.put_periods(tx, [must_be_over(key.org_id, prices.org_terms, key.period, tx.now)])
+    await store.close_period(tx, key)
+    closed = await store.get_period(tx, key)
+    if closed.settled_at is None and not await settle(tx, [closed]):
+        raise errors.TermsMissing(retry_after_s=1)
+    return await store.get_period(tx, key)
+
+
+async def rerate_once(tx: Tx, key: PeriodKey, reason: str) -> Rerate:
+    """Bring a period to the terms now in force, once for the Idempotency-Key that `tx` holds.
+
+    NoTerms, TermsMissing; KeyReused where the key came before with another period or reason.
+    """
+    claim = tx.replay
+    if claim is None:
+        raise idempotency.KeyRequired
+    before = await store.find_rerate(tx, claim.scope, claim.key)
+    if before is None:
+        made = Rerate(new_id(), *key, reason, tx.actor, await _rerate(tx, key, Cause(reason, tx.actor)))
+        await store.insert_rerate(tx, made, claim.scope, claim.key)
+        return made
+    if (before.org_id, before.period, before.reason) != (*key, reason):
+        raise idempotency.KeyReused
+    return before
+
+
+async def _rerate(tx: Tx, key: PeriodKey, cause: Cause) -> int:
+    await store.lock_terms_shared(tx)
+    prices = await flows.read_prices(tx, {key.org_id})
+    if not prices:
+        raise errors.NoTerms
+    closed = await store.list_closed(tx, [key])
+    charges, left = await bring_periods(tx, prices, [key], cause, closing=closed)
+    if left:
+        raise errors.TermsMissing(retry_after_s=1)
+    return charges[key]

@@ -1,5 +1,6 @@
 """HTTP doors of pricing."""
 
-from .charges import routes
+from . import authorize, budgets, charges, credits, one_offs, periods
+from .routes import routes
 
-__all__ = ["routes"]
+__all__ = ["authorize", "budgets", "charges", "credits", "one_offs", "periods", "routes"]

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
-from uuid import UUID
 
 from aiohttp import web
 
-from eb_contracts.errors import Fault, NotFound
+from eb_contracts.errors import NotFound
 from eb_contracts.money import money_text
-from eb_kit.access import caller, reach
-from eb_kit.problems import ParameterInvalid
+from eb_kit.access import reach
 from eb_kit.tx import begin
-from eb_kit.web import Routes, ok, page_of, path_text, read_cursor, read_query
+from eb_kit.web import ok, page_of, path_text, read_cursor, read_query
 from eb_rating import from_plain
 
 from .. import store
 from ..domain.charges import KeptCharge, redo
+from .routes import reach_list, routes
 from .shapes import (
     ArithmeticView,
     ChargeQuery,
@@ -31,17 +30,13 @@ from .shapes import (
     usage_link,
 )
 
-routes = Routes("pricing")
-
-STAFF = ("Operator", "Finance", "Support")
-
 
 @routes.get("/pricing/charges", query=ChargeQuery, answer=list[ChargeView])
 async def list_charges(request: web.Request) -> web.Response:
     """List charges, newest first; only platform staff may leave out `org_id`."""
     query = read_query(request, ChargeQuery)
     after = read_cursor(request, query)
-    await _reach_list(request, query.org_id)
+    await reach_list(request, query.org_id)
     filters = query.model_dump(exclude={"limit", "cursor"})
     async with begin(request) as tx:
         found = await store.list_charges(tx, filters, after, query.limit + 1)
@@ -56,7 +51,7 @@ async def list_usage(request: web.Request) -> web.Response:
     """
     query = read_query(request, UsageQuery)
     after = read_cursor(request, query)
-    await _reach_list(request, query.org_id)
+    await reach_list(request, query.org_id)
     filters = query.model_dump(exclude={"limit", "cursor"})
     async with begin(request) as tx:
         found = await store.list_usage(tx, filters, after, query.limit + 1)
@@ -96,13 +91,6 @@ async def _first_reached(request: web.Request, charges: Sequence[KeptCharge]) ->
             continue
         return charge
     raise NotFound
-
-
-async def _reach_list(request: web.Request, org_id: UUID | None) -> None:
-    if org_id is not None:
-        await reach(request, org_id)
-    elif not caller(request).has_role(*STAFF):
-        raise ParameterInvalid(faults=(Fault("/org_id", "required", "Say of which organisation."),))
 
 
 def _charge_place(view: ChargeView) -> dict[str, object]:

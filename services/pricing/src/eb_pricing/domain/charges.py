@@ -13,6 +13,8 @@ from uuid import UUID
 from eb_contracts.pricing import CounterState
 from eb_rating import Breakdown, Terms, breakdown, breakdown_closed, tax_target
 
+from .counters import OneOff
+
 
 @dataclass(frozen=True, slots=True)
 class KeptCharge:
@@ -74,6 +76,14 @@ class KeptCharge:
             charged=self.counter_charged - self.amount_gross - self.waived_amount,
             version=self.counter_version - 1,
         )
+
+
+def is_same(charge: KeptCharge, one_off: OneOff) -> bool:
+    """Tell whether a charge is this one-off, made before: the same project, SKU, quantity and instant."""
+    made = OneOff(
+        charge.charge_id, charge.org_id, charge.project_id, charge.sku, charge.quantity, charge.time
+    )
+    return charge.kind == "one_off" and made == one_off
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,6 +176,49 @@ def rate_usage(
     )
 
 
+class OneOff(NamedTuple):
+    """A use that is charged on demand: the client names it, and it counts as one event at `time`."""
+
+    charge_id: str
+    org_id: UUID
+    project_id: UUID | None
+    sku: str
+    quantity: Decimal
+    time: datetime
+
+
+def rate_one_off(
+    counter: Counter,
+    one_off: OneOff,
+    priced: Priced,
+    actor: str,
+    minute: datetime,
+    guard: Guard | None = None,
+) -> tuple[Counter, Guard | None, list[Rated]]:
+    """Count a one-off charge as an event of its time would be; where terms changed an adjusting charge comes first."""
+    adjusting: list[Rated] = []
+    if not counter.is_rated_by(priced):
+        counter, guard, adjusting = adjust(counter, priced, minute, guard)
+    rate = charge_closed if counter.is_closed else charge
+    sums, due = rate(counter.sums, one_off.quantity, 1, priced.terms)
+    counter, guard, rated = charge_for(
+        counter,
+        sums,
+        due,
+        priced,
+        minute,
+        guard,
+        charge_id=one_off.charge_id,
+        project_id=one_off.project_id,
+        time=one_off.time,
+        kind="one_off",
+        quantity=one_off.quantity,
+        event_count=1,
+        actor=actor,
+    )
+    return counter, guard, [*adjusting, rated]
+
+
 def charge_for(
     counter: Counter,
     sums: Sums,

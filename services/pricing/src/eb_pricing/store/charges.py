@@ -119,6 +119,21 @@ async def list_charges(
     return [_kept(row) for row in rows]
 
 
+async def lock_charge_id(tx: Tx, org_id: UUID, charge_id: str) -> None:
+    """Let nobody else make a one-off charge of this id until `tx` ends."""
+    await tx.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"one_off/{org_id}/{charge_id}")
+
+
+async def find_charge(tx: Tx, org_id: UUID, charge_id: str) -> KeptCharge | None:
+    """Find an organisation's charge."""
+    row = await tx.fetchrow(
+        f"SELECT {', '.join(CHARGE_COLUMNS)} FROM charge WHERE charge_id = $1 AND org_id = $2",
+        charge_id,
+        org_id,
+    )
+    return None if row is None else _kept(row)
+
+
 async def find_charges(tx: Tx, charge_id: str) -> list[KeptCharge]:
     """Give the charges of this id: one per organisation at most."""
     rows = await tx.fetch(

@@ -52,6 +52,12 @@ async def list_facts(
     return {row["entity_id"]: (row["version"], row["body"]) for row in rows}
 
 
+async def find_project_org(tx: Tx, project_id: UUID) -> UUID | None:
+    """Give whose project this is; None where it isn't known."""
+    facts = await list_facts(tx, "project", [str(project_id)])
+    return UUID(facts[str(project_id)][1]["org_id"]) if facts else None
+
+
 async def list_known_skus(tx: Tx, skus: Collection[str]) -> set[str]:
     """Give those of the SKUs that the catalog has announced."""
     return set(await list_facts(tx, "sku", skus))

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
+from eb_contracts.errors import NotFound
 from eb_kit.tx import Tx
 
 from ..domain.periods import BillingPeriod, PeriodKey, Rerate, Visit
@@ -134,13 +135,12 @@ async def take_unsettled(tx: Tx, limit: int) -> list[BillingPeriod]:
 _PERIOD = "org_id, period, starts_at, ends_at, closed_at, closed_by, settled_at, charges"
 
 
-async def lock_period(tx: Tx, key: PeriodKey) -> BillingPeriod | None:
-    """Lock a period until `tx` ends; None where it never began."""
-    row = await tx.fetchrow(
-        f"SELECT {_PERIOD} FROM billing_period WHERE org_id = $1 AND period = $2 FOR UPDATE",
-        *key,
-    )
-    return None if row is None else BillingPeriod.of(**dict(row))
+async def get_period(tx: Tx, key: PeriodKey) -> BillingPeriod:
+    """Give a period, or raise NotFound."""
+    row = await tx.fetchrow(f"SELECT {_PERIOD} FROM billing_period WHERE org_id = $1 AND period = $2", *key)
+    if row is None:
+        raise NotFound
+    return BillingPeriod.of(**dict(row))
 
 
 async def settle_periods(tx: Tx, charges: Mapping[PeriodKey, int]) -> None:

@@ -42,6 +42,14 @@ async def insert_unrated_once(
 
 
 async def count_unrated(tx: Tx, limit: int) -> int:
+async def is_unrated(tx: Tx, org_id: UUID, usage_id: UUID) -> bool:
+    """Tell whether a usage record waits."""
+    found = await tx.fetchval(
+        "SELECT 1 FROM unrated_usage WHERE org_id = $1 AND usage_id = $2", org_id, usage_id
+    )
+    return found is not None
+
+
     """Count parked usage, up to `limit`."""
     count: int = await tx.fetchval(
         "SELECT count(*) FROM (SELECT 1 FROM unrated_usage LIMIT $1) AS waiting", limit
