@@ -41,7 +41,6 @@ async def insert_unrated_once(
     return [ParkedUsage(**dict(row)) for row in rows]
 
 
-async def count_unrated(tx: Tx, limit: int) -> int:
 async def is_unrated(tx: Tx, org_id: UUID, usage_id: UUID) -> bool:
     """Tell whether a usage record waits."""
     found = await tx.fetchval(
@@ -50,6 +49,7 @@ async def is_unrated(tx: Tx, org_id: UUID, usage_id: UUID) -> bool:
     return found is not None
 
 
+async def count_unrated(tx: Tx, limit: int) -> int:
     """Count parked usage, up to `limit`."""
     count: int = await tx.fetchval(
         "SELECT count(*) FROM (SELECT 1 FROM unrated_usage LIMIT $1) AS waiting", limit
