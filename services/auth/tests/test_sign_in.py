@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from uuid import UUID
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -270,3 +271,45 @@ async def test_no_fact_names_a_person(auth: AuthService) -> None:
     assert bodies
     assert not any(b"jane" in body.lower() or b"TAX-77" in body for body in bodies)
     assert all(json.loads(body) for body in bodies)
+
+
+async def test_roles_and_keys_need_a_recent_sign_in(auth: AuthService) -> None:
+    ada = await auth.sign_in()
+    org_id = (await ada.found_org())["org_id"]
+    stale = auth.client.auth(
+        roles=["Admin"], org_id=UUID(org_id), user_id=UUID(ada.user_id), auth_time=time.time() - 3_700
+    )
+    key = {"name": "ci", "scopes": ["metering:write"]}
+    for method, path, body in (
+        ("POST", f"/orgs/{org_id}/api-keys", key),
+        ("PATCH", f"/orgs/{org_id}/members/{ada.user_id}", {"role": "Admin"}),
+        ("POST", f"/orgs/{org_id}/invitations", {"email": "bob@example.org"}),
+    ):
+        refused = await auth.call(method, path, body, **stale)
+        assert (refused.status, refused.body["code"]) == (401, "step_up_required"), path
+        assert refused.headers["WWW-Authenticate"].endswith(
+            'error="insufficient_user_authentication", max_age="3600"'
+        )
+    assert (await auth.call("GET", f"/orgs/{org_id}/api-keys", None, **stale)).status == 200
+    again = await auth.sign_in(ada.email)
+    assert (await again.refresh(org_id)).status == 200
+    assert (await again.call("POST", f"/orgs/{org_id}/api-keys", key)).status == 201
+
+
+async def test_refreshing_does_not_make_a_sign_in_recent(auth: AuthService) -> None:
+    ada = await auth.sign_in()
+    first = jwt.decode(ada.tokens["access_token"], options={"verify_signature": False})
+    assert (await ada.refresh()).status == 200
+    second = jwt.decode(ada.tokens["access_token"], options={"verify_signature": False})
+    assert second["auth_time"] == first["auth_time"] <= first["iat"]
+    assert second["iat"] > first["iat"]
+
+
+async def test_clients_of_oauth_find_the_errors_they_know(auth: AuthService) -> None:
+    body = {"grant_type": "refresh_token", "refresh_token": "ebr_unknown"}
+    refused = await auth.call("POST", "/auth/token", body)
+    assert (refused.status, refused.body["error"]) == (401, "invalid_grant")
+    missing = await auth.call("GET", "/auth/me")
+    assert missing.headers["WWW-Authenticate"] == 'Bearer realm="event-builder"'
+    wrong = await auth.call("GET", "/auth/me", None, Authorization="Bearer x")
+    assert wrong.headers["WWW-Authenticate"] == 'Bearer realm="event-builder", error="invalid_token"'

@@ -155,7 +155,8 @@ async def _staff_token(tx: Tx, role: str) -> str:
     session = flows.new_session(tx, user.user_id, None, flows.Device("eb", "127.0.0.1"))
     session = replace(session, expires_at=tx.now + STAFF_TOKEN_LIFETIME)
     await sessions.insert_session(tx, session)
-    grant = Grant(user.user_id, session.session_id, None, (role,))
+    ends = tx.context.clock.machine_now() + STAFF_TOKEN_LIFETIME
+    grant = Grant(user.user_id, session.session_id, None, (role,), signed_in_at=ends)
     return await flows.access_token(tx, grant, STAFF_TOKEN_LIFETIME)
 
 

@@ -48,6 +48,14 @@ class Forbidden(Refusal):
     title = "This caller may not do this."
 
 
+class StepUpRequired(Refusal):
+    """The route needs a sign-in more recent than the session's (RFC 9470); `max_age_s` says how recent."""
+
+    code = "step_up_required"
+    kind = Kind.UNAUTHENTICATED
+    title = "This needs a recent sign-in: sign in again."
+
+
 class ContextMismatch(Refusal):
     """The request is about an organisation outside the token's context."""
 
@@ -72,6 +80,7 @@ class Assist:
 class Caller:
     """An authenticated caller. `org_id` is the context of the token or key; `roles` hold in that context.
 
+    `signed_in_at` is when a person proved who they are (Unix seconds, the machine's clock).
     Kinds: `user`, `key`, `service`, and `assist`: a person (`user_id`, `actor`) inside an organisation that isn't
     theirs.
     """
@@ -86,6 +95,7 @@ class Caller:
     key_id: UUID | None = None
     service_name: str = ""
     on_behalf_of: str = ""
+    signed_in_at: float = 0.0
     assist: Assist | None = None
 
     def has_role(self, *roles: str) -> bool:
@@ -232,6 +242,7 @@ def _caller_from(claims: dict[str, Any]) -> Caller:
         session_id=UUID(claims["sid"]),
         org_id=UUID(org) if org else None,
         roles=frozenset(claims.get("roles") or ()) - ASSIST_ROLES,
+        signed_in_at=float(claims.get("auth_time", 0)),
     )
 
 
@@ -280,6 +291,19 @@ async def authenticate(request: web.Request, authenticator: Authenticator, names
         await record(request, caller)
     if names.isdisjoint(caller.names_anywhere()) and not _is_about_an_org(names, caller):
         raise Forbidden
+
+
+def require_recent_sign_in(request: web.Request) -> None:
+    """Refuse people whose sign-in is older than the setting `step_up_s`; raises StepUpRequired.
+
+    Keys and trusted systems have no sign-in: the policy's row says whether they may at all.
+    """
+    from .service import CONTEXT
+
+    who, context = caller(request), request.app[CONTEXT]
+    max_age_s = context.settings.step_up_s
+    if who.kind == "user" and context.clock.machine_now().timestamp() - who.signed_in_at > max_age_s:
+        raise StepUpRequired(max_age_s=max_age_s)
 
 
 def _is_about_an_org(names: frozenset[str], caller: Caller) -> bool:

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from eb_contracts.errors import NotFound, Refusal
 
 from . import idempotency, strictjson
-from .access import OPEN_ROWS, ContextMismatch, Forbidden, TokenInvalid
+from .access import OPEN_ROWS, ContextMismatch, Forbidden, StepUpRequired, TokenInvalid
 from .inputs import Page
 from .problems import (
     MEDIA_TYPE,
@@ -269,6 +269,8 @@ def _refusals(route: Route) -> Iterator[type[Refusal]]:
     yield from route.errors
     if not route.names & OPEN_ROWS:
         yield from (TokenInvalid, Forbidden, ContextMismatch, NotFound)
+    if route.step_up:
+        yield StepUpRequired
     if "{" in route.path:
         yield NotFound
     if route.query is not None:

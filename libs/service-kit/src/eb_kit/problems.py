@@ -204,6 +204,17 @@ def problem_members(refusal: Refusal, instance: str) -> dict[str, Any]:
     return {**refusal.facts, **members}
 
 
+def _challenge(refusal: Refusal, request: web.BaseRequest) -> str:
+    """Give the challenge of RFC 6750, section 3, and RFC 9470, section 3: an error only where a token was shown."""
+    challenge = 'Bearer realm="event-builder"'
+    if refusal.code == "token_invalid" and "Authorization" in request.headers:
+        return f'{challenge}, error="invalid_token"'
+    if refusal.code == "step_up_required":
+        max_age_s = refusal.facts["max_age_s"]
+        return f'{challenge}, error="insufficient_user_authentication", max_age="{max_age_s}"'
+    return challenge
+
+
 def problem(
     refusal: Refusal, request: web.BaseRequest, headers: Mapping[str, str] | None = None
 ) -> web.Response:
@@ -218,7 +229,7 @@ def problem(
         headers={**SAFE_HEADERS, "Content-Type": MEDIA_TYPE, **(headers or {})},
     )
     if status == 401:
-        response.headers["WWW-Authenticate"] = 'Bearer realm="event-builder"'
+        response.headers["WWW-Authenticate"] = _challenge(refusal, request)
     if status in RETRY_AFTER_S:
         response.headers["Retry-After"] = str(refusal.facts.get("retry_after_s", RETRY_AFTER_S[status]))
     if status in (408, 413):

@@ -36,7 +36,10 @@ _ACTED_ON = re.compile(
 
 @dataclass(frozen=True)
 class Route:
-    """One method and path template with its shapes. `body_limit` is in bytes, as sent and as inflated."""
+    """One method and path template with its shapes. `body_limit` is in bytes, as sent and as inflated.
+
+    `step_up` routes need a recent sign-in.
+    """
 
     service: str
     method: str
@@ -55,6 +58,7 @@ class Route:
     encodings: tuple[str, ...] = ()
     body_limit: int = MIB
     answer_type: str = JSON_TYPE
+    step_up: bool = False
 
     @property
     def name(self) -> str:

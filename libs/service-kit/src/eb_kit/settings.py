@@ -53,6 +53,9 @@ class ServiceSettings(BaseModel):
     cursor_secret: str = Field(
         "local-cursors", min_length=8, description="Key that binds list cursors to caller and filters."
     )
+    step_up_s: int = Field(
+        3_600, ge=60, description="How recent a sign-in must be for roles, keys, billing mappings and assist."
+    )
     pool_size: int = Field(8, ge=1, le=100, description="Most PostgreSQL connections of this process.")
     drain_timeout_s: float = Field(25.0, gt=0, description="Longest wait for work in hand at SIGTERM.")
     otlp_endpoint: str | None = Field(

@@ -105,6 +105,7 @@ class Client:
             "nbf": now - 1,
             "exp": now + TOKEN_LIFE_S,
             "jti": str(new_id()),
+            "auth_time": now,
         }
         return jwt.encode(body | claims, self._signing, algorithm="EdDSA", headers={"kid": self._kid})
 

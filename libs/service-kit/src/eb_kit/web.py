@@ -26,7 +26,7 @@ from eb_contracts.errors import Fault, NotFound, Refusal
 from eb_contracts.ids import new_id
 
 from . import browse, idempotency, strictjson
-from .access import Authenticator, authenticate
+from .access import Authenticator, authenticate, require_recent_sign_in
 from .db import WEATHER
 from .inputs import Input, Page, View, faults_of, validate
 from .paging import page_members, page_of, read_cursor
@@ -246,6 +246,8 @@ class _Edge:
                 request[DEADLINE] = deadline
                 await authenticate(request, self._authenticator, route.names)
                 if route.idempotency == "required":
+                if route.step_up:
+                    require_recent_sign_in(request)
                     idempotency.key_of(request)
                 return await route.handler(request)
         except Refusal as refusal:

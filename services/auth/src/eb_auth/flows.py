@@ -190,7 +190,7 @@ async def _issue(tx: Tx, session: Session, org_id: UUID | None, *, must_hold_rol
     refresh_token = REFRESH_PREFIX + secrets.token_urlsafe(32)
     await sessions.insert_token(tx, session.session_id, token_digest(refresh_token))
     roles = (*([role] if role else ()), *await members.lock_platform_roles(tx, session.user_id))
-    grant = tokens.Grant(session.user_id, session.session_id, context, roles)
+    grant = tokens.Grant(session.user_id, session.session_id, context, roles, session.signed_in_at)
     return Issued(session.session_id, session.user_id, refresh_token, await access_token(tx, grant))
 
 

@@ -26,6 +26,7 @@ PAST = Fault("/expires_at", "not_in_the_future", "Must be in the future.")
     status=201,
     stores_secret=True,
     errors=(NotFound,),
+    step_up=True,
 )
 async def create_key(request: web.Request) -> web.Response:
     """Create an API key; 201 with the whole key, which is shown here only."""

@@ -73,6 +73,7 @@ class InvitationView(View):
     answer=InvitationView,
     status=201,
     errors=(NotFound, AlreadyMember, InvitationOpen, TooManyAttempts),
+    step_up=True,
 )
 async def invite(request: web.Request) -> web.Response:
     """Invite an address; 201, and the token goes to the address by mail. It gives no right until it is accepted."""

@@ -40,7 +40,11 @@ async def list_members(request: web.Request) -> web.Response:
 
 
 @routes.patch(
-    "/orgs/{org_id}/members/{user_id}", body=UpdateMember, answer=MemberView, errors=(NotFound, LastAdmin)
+    "/orgs/{org_id}/members/{user_id}",
+    body=UpdateMember,
+    answer=MemberView,
+    errors=(NotFound, LastAdmin),
+    step_up=True,
 )
 async def update_member(request: web.Request) -> web.Response:
     """Give a member another role; 200 with the member. Tokens with the old role are void."""

@@ -99,7 +99,7 @@ async def refresh(request: web.Request) -> web.Response:
     async with begin(request) as tx:
         issued = await flows.refresh(tx, body.refresh_token, body.org_id)
     if issued is None:
-        raise RefreshTokenInvalid
+        raise RefreshTokenInvalid(error="invalid_grant")
     return ok(SessionTokens.of(issued))
 
 

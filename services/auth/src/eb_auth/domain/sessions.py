@@ -11,6 +11,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
+from eb_contracts.ids import made_at
+
 GRACE = timedelta(seconds=10)
 REFRESH_PREFIX = "ebr_"
 
@@ -29,6 +31,11 @@ class Session:
     revoked_at: datetime | None
     user_agent: str
     address: str
+
+    @property
+    def signed_in_at(self) -> datetime:
+        """Give when its person proved who they are, by the machine's clock: a local run's doesn't age sign-ins."""
+        return made_at(self.session_id) or self.created_at
 
     def is_live(self, now: datetime) -> bool:
         """Tell whether the session may still be used."""

@@ -27,6 +27,7 @@ class Grant:
     session_id: UUID
     org_id: UUID | None
     roles: tuple[str, ...]
+    signed_in_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ def sign(
         "nbf": starts,
         "exp": starts + lifetime.total_seconds(),
         "jti": str(token_id),
+        "auth_time": grant.signed_in_at.timestamp(),
     }
     private = Ed25519PrivateKey.from_private_bytes(key.private)
     return jwt.encode(claims, private, algorithm="EdDSA", headers={"kid": key.kid})
