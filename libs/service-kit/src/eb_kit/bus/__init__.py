@@ -4,9 +4,9 @@ A service publishes with `tx.publish`, and registers what it handles, keeps and 
 Rule: docs/rules/bus.md.
 """
 
-from .envelope import Envelope
+from .envelope import Envelope, written
 from .handlers import Family, Handlers, Poison
 from .link import BusUnavailable
 from .runtime import Bus
 
-__all__ = ["Bus", "BusUnavailable", "Envelope", "Family", "Handlers", "Poison"]
+__all__ = ["Bus", "BusUnavailable", "Envelope", "Family", "Handlers", "Poison", "written"]

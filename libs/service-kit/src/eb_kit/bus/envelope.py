@@ -82,6 +82,23 @@ class Envelope:
         ).properties
 
 
+def written(
+    kind: type[Partitioned], partition: int, body: bytes, *, weight: int, trace: Trace, now: datetime
+) -> Envelope:
+    """Wrap the body of a message that was written already, as `Envelope.of` does one that wasn't."""
+    return Envelope(
+        message_id=new_id(),
+        exchange=kind.EXCHANGE,
+        routing_key=f"{kind.KEY_PREFIX}p{partition:02d}",
+        type=kind.TYPE,
+        subject="",
+        body=body,
+        created_at=now,
+        headers={TRACEPARENT: trace.traceparent, WEIGHT: weight},
+        lane=partition % LANES,
+    )
+
+
 def lane_of(message: Message) -> int:
     """Give the outbox lane: the partition, or a stable hash of what the message is about."""
     if isinstance(message, Partitioned):

@@ -19,7 +19,7 @@ from eb_contracts.ids import new_id, partition_of
 from eb_contracts.metering import AcceptedEvent, BatchAccepted
 from eb_kit import failpoints, strictjson
 from eb_kit.access import caller
-from eb_kit.bus import BusUnavailable, Envelope
+from eb_kit.bus import BusUnavailable, Envelope, written
 from eb_kit.db import WEATHER
 from eb_kit.service import CONTEXT, ServiceContext
 from eb_kit.telemetry import current_trace
@@ -28,7 +28,19 @@ from eb_kit.web import accepted, answer, read_raw
 from ..domain.errors import BatchInvalid, BatchSize, IngestUnavailable, NotABatch, OrgForbidden
 from ..domain.letters import parked
 from ..store import letters
-from .reading import CLOUDEVENTS, Batch, Rejected, events_in, org_of, refuse_foreign, sort_out, window_of
+from . import plain
+from .plain import PlainBatch
+from .reading import (
+    CLOUDEVENTS,
+    Batch,
+    Rejected,
+    events_in,
+    org_of,
+    refuse_foreign,
+    refuse_orgs,
+    sort_out,
+    window_of,
+)
 from .routes import routes
 from .shapes import BatchPartlyTaken, BatchTaken, EventIn, FaultView, RejectedEvent
 
@@ -59,12 +71,14 @@ async def take_batch(request: web.Request) -> web.Response:
     where no event is valid; 503 within 2 s where nothing could keep the batch.
     """
     context = request.app[CONTEXT]
-    value = strictjson.parse(await read_raw(request, MOST_BYTES))
+    body, window = await read_raw(request, MOST_BYTES), window_of(context)
     if failpoints.points:
         await failpoints.reach("ingest.received")
-    events = events_in(value, request.content_type)
+    if request.content_type != CLOUDEVENTS and (found := plain.read(body, window)) is not None:
+        return await _take_plain(request, found)
+    events = events_in(strictjson.parse(body), request.content_type)
     refuse_foreign(request, events)
-    batch = sort_out(events, window_of(context))
+    batch = sort_out(events, window)
     if batch.rejected and "handling=strict" in request.headers.get("Prefer", "").lower():
         EVENTS.labels("refused").inc(len(events))
         raise _invalid(batch.rejected)
@@ -73,8 +87,31 @@ async def take_batch(request: web.Request) -> web.Response:
     if not batch.valid:
         raise _invalid(batch.rejected)
     batch_id = new_id()
-    await _keep(context, batch_id, batch.valid)
+    await _keep(context, batch_id, [context.bus.wrap(one) for one in split(context, batch_id, batch.valid)])
     return _taken(batch, batch_id)
+
+
+async def _take_plain(request: web.Request, batch: PlainBatch) -> web.Response:
+    """Queue a batch that is valid as it is: what was sent travels on, byte by byte where it is of one partition."""
+    context = request.app[CONTEXT]
+    refuse_orgs(request, batch.org_ids)
+    batch_id, trace = new_id(), current_trace()
+    head = f'"batch_id":"{batch_id}","received_at":"{context.clock.now().isoformat()}","trace_id":"{trace.trace_id}"'
+    now = context.clock.machine_now()
+    envelopes = [
+        written(
+            BatchAccepted,
+            part.partition,
+            b'{"partition":%d,%b,"events":%b}' % (part.partition, head.encode(), part.events),
+            weight=part.weight,
+            trace=trace,
+            now=now,
+        )
+        for part in batch.parts()
+    ]
+    await _keep(context, batch_id, envelopes)
+    EVENTS.labels("accepted").inc(len(batch.events))
+    return accepted({"accepted": len(batch.events), "batch_id": batch_id})
 
 
 def _taken(batch: Batch, batch_id: UUID) -> web.Response:
@@ -116,9 +153,8 @@ async def _park(request: web.Request, rejected: Sequence[Rejected]) -> None:
     EVENTS.labels("parked").inc(len(found))
 
 
-async def _keep(context: ServiceContext, batch_id: UUID, events: Sequence[AcceptedEvent]) -> None:
+async def _keep(context: ServiceContext, batch_id: UUID, envelopes: Sequence[Envelope]) -> None:
     """Have the batch confirmed by the broker, or else committed to the outbox; raises IngestUnavailable."""
-    envelopes = [context.bus.wrap(message) for message in split(context, batch_id, events)]
     if failpoints.points:
         await failpoints.reach("ingest.before_publish")
     try:

@@ -5,7 +5,7 @@ Rule: docs/rules/metering.md, Batches.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -29,7 +29,7 @@ MOST_EVENTS = 1000
 _EVENT = TypeAdapter(EventIn)
 _EVENTS = TypeAdapter(list[EventIn])
 _DATA = ("sku", "quantity", "org_id", "project_id", "metadata", "hold_id")
-_SOURCES = ("form_submit", "backend", "replay")
+SOURCES = frozenset({"form_submit", "backend", "replay"})
 
 
 class Rejected(NamedTuple):
@@ -68,19 +68,21 @@ def from_cloudevent(value: object) -> object:
         return value
     event = {"request_id": value.get("id"), "time": value.get("time")}
     source = value.get("source")
-    if source in _SOURCES:
+    if isinstance(source, str) and source in SOURCES:
         event["source"] = source
     return event | {name: member for name, member in value["data"].items() if name not in event}
 
 
 def refuse_foreign(request: web.Request, events: Sequence[Any]) -> None:
     """Refuse the whole batch if it names an organisation the caller may not send for; raises OrgForbidden."""
+    named = (event.get("org_id") for event in events if isinstance(event, dict))
+    refuse_orgs(request, {text for text in named if isinstance(text, str)})
+
+
+def refuse_orgs(request: web.Request, org_ids: Collection[str]) -> None:
+    """Refuse organisations the caller may not send for; what is no id is left to others. Raises OrgForbidden."""
     context, who, names = request.app[CONTEXT], caller(request), request[ROUTE].names
-    for text in {
-        event["org_id"]
-        for event in events
-        if isinstance(event, dict) and isinstance(event.get("org_id"), str)
-    }:
+    for text in org_ids:
         org_id = _uuid_or_none(text)
         if org_id is not None and names.isdisjoint(who.names_in(org_id, context.directory)):
             raise OrgForbidden

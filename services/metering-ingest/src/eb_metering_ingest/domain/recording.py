@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import NamedTuple
 from uuid import UUID
@@ -161,7 +161,7 @@ def _usage_record(total: _Sum) -> UsageRecord:
         org_id=first.org_id,
         project_id=first.project_id,
         sku=first.sku,
-        minute=first.time.replace(second=0, microsecond=0),
+        minute=first.time.astimezone(UTC).replace(second=0, microsecond=0),
         quantity=total.quantity,
         events=total.events,
         trace_ids=tuple(total.traces),
