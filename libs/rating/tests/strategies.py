@@ -18,16 +18,19 @@ MODES = (
 def numbers(digits: int, places: int, smallest: str = "0") -> st.SearchStrategy[str]:
     """Plain decimal texts, small ones and ones at the edge of the allowed length.
 
-    Drawn as integers and scaled: hypothesis' own decimals take several times as long. What is drawn from
-    is made once and kept, here and below, since making it costs more than drawing.
+    Each is one integer, its last bit the choice of scale: hypothesis' own decimals take several draws each. What is
+    drawn from is made once and kept, here and below, since making it costs more than drawing.
     """
     few = min(places, 3)
     low = int(Decimal(smallest).scaleb(places))
-    small = st.integers(max(low if few == places else 0, int(low > 0)), min(10**digits, 1000) * 10**few - 1)
-    large = st.integers(low, 10 ** (digits + places) - 1)
-    return st.one_of(
-        small.map(lambda whole: _scaled(whole, few)), large.map(lambda whole: _scaled(whole, places))
-    )
+
+    def scaled(drawn: int) -> str:
+        whole, is_fine = divmod(drawn, 2)
+        if is_fine:
+            return _scaled(whole, places)
+        return _scaled(max(whole % 10 ** (digits + few), int(low > 0)), few)
+
+    return st.integers(2 * low, 2 * 10 ** (digits + places) - 1).map(scaled)
 
 
 def _scaled(whole: int, places: int) -> str:
