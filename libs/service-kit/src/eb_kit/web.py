@@ -245,9 +245,9 @@ class _Edge:
             async with asyncio.timeout(REQUEST_DEADLINE_S) as deadline:
                 request[DEADLINE] = deadline
                 await authenticate(request, self._authenticator, route.names)
-                if route.idempotency == "required":
                 if route.step_up:
                     require_recent_sign_in(request)
+                if route.idempotency == "required":
                     idempotency.key_of(request)
                 return await route.handler(request)
         except Refusal as refusal:
