@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from uuid import UUID
 
 import asyncpg
 
-from eb_contracts.base import EntityFact
+from eb_contracts.auth import ProjectChanged
+from eb_contracts.base import EntityFact, Message
 from eb_contracts.catalog import TermsDefined
 from eb_contracts.ids import new_id
 from eb_contracts.metering import UsageRecord
@@ -103,6 +105,19 @@ class World:
         async with self.client.http.post(self.client.url(path), json=body, headers=auth) as answer:
             return answer.status, await answer.json()
 
+    async def call(
+        self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None, **token: Any
+    ) -> tuple[int, Any]:
+        """Call an HTTP door, as Operator unless a token says otherwise; give status and body."""
+        auth = self.client.auth(**(token or {"roles": ["Operator"]})) | (headers or {})
+        async with self.client.http.request(method, self.client.url(path), json=body, headers=auth) as answer:
+            return answer.status, await answer.json() if answer.status != 204 else None
+
+    async def project(self, org_id: UUID, project_id: UUID) -> None:
+        """Let a project of an organisation arrive, or move."""
+        version = time.time_ns()
+        await self.learn(ProjectChanged(version=version, project_id=project_id, org_id=org_id))
+
     async def charges(self, org_id: UUID) -> list[asyncpg.Record]:
         """Give an organisation's charges as they are stored, in the order they were made."""
         return await self.owner.fetch(
@@ -126,11 +141,15 @@ class World:
         return [row["reason"] for row in rows]
 
     async def sent(self) -> list[ChargePriced]:
-        """Give the messages in the outbox, oldest first."""
+        """Give the charges' messages in the outbox, oldest first."""
+        return await self.sent_of(ChargePriced)
+
+    async def sent_of(self, kind: type[Message]) -> list[Any]:
+        """Give the messages of a type in the outbox, oldest first."""
         rows = await self.owner.fetch(
-            "SELECT body FROM pricing.outbox WHERE type = $1 ORDER BY outbox_id", ChargePriced.TYPE
+            "SELECT body FROM pricing.outbox WHERE type = $1 ORDER BY outbox_id", kind.TYPE
         )
-        return [ChargePriced.from_bytes(row["body"]) for row in rows]
+        return [kind.from_bytes(row["body"]) for row in rows]
 
     async def broken(self) -> dict[str, int]:
         """Count, in SQL and over everything, where pricing's invariants don't hold."""

@@ -156,7 +156,22 @@ async def _rate(tx: Tx, priceable: Sequence[Priceable]) -> list[Waiting]:
     rated, refused = rate_all(counters, due, tx.minute, watch.now)
     moved = [counter for key, counter in counters.items() if counter is not before[key]]
     await write(tx, moved, rated, watch)
+    await _release_holds(tx, priceable, refused)
     return refused
+
+
+async def _release_holds(tx: Tx, priceable: Iterable[Priceable], refused: Sequence[Waiting]) -> None:
+    """Release what was held for usage that now is charged, or was before."""
+    waiting = {one.usage.usage_id for one in refused}
+    holds = {
+        (record.org_id, hold_id)
+        for group in priceable
+        for record in group.records
+        if record.hold_ids and record.usage_id not in waiting
+        for hold_id in record.hold_ids
+    }
+    if holds:
+        await store.release_holds(tx, holds)
 
 
 def _without(group: Priceable, charged: set[UUID]) -> Priceable:
@@ -240,13 +255,13 @@ async def _write_guarded(tx: Tx, counters: Sequence[Counter], rated: Sequence[Ra
     cut = {CounterKey(c.org_id, c.sku, c.period) for c in (one.charge for one in rated) if c.waived_amount}
     if cut:
         await store.update_waived(tx, {one.key: one.waived for one in counters if one.key in cut})
-        await store.insert_cuts(tx, rated)
+    await store.insert_cuts(tx, rated)
     spends, grants = _moved(watch)
     if spends:
         await keep_spends(tx, spends)
     if grants:
         await store.update_uses(tx, grants)
-        await store.insert_draws(tx, rated)
+    await store.insert_draws(tx, rated)
     CUT.inc(sum(bool(one.charge.waived_amount) for one in rated))
     CREDITED.inc(sum(bool(one.charge.credit_applied) for one in rated))
 

@@ -12,7 +12,7 @@ from eb_contracts.metering import UsageRecord
 from eb_kit.jobs import Jobs
 from eb_kit.tx import Tx
 
-from . import flows, period_flows, store
+from . import flows, guard_flows, period_flows, store
 
 jobs = Jobs()
 
@@ -109,3 +109,9 @@ async def measure_overdue_closes(tx: Tx) -> int:
     """Keep the gauge of closes that are overdue, for alerts; takes nothing."""
     OVERDUE.set(await store.count_overdue(tx, _ended_by(tx) - AN_HOUR, tx.now - AN_HOUR, 10_000))
     return 0
+
+
+@jobs.every(seconds=60)
+async def forget_answers(tx: Tx) -> int:
+    """Forget answers to authorize after 24 hours; give how many."""
+    return await guard_flows.forget_answers(tx)

@@ -1,6 +1,6 @@
 """HTTP doors of pricing."""
 
-from . import charges, one_offs, periods
+from . import authorize, budgets, charges, one_offs, periods, prepaid
 from .routes import routes
 
-__all__ = ["charges", "one_offs", "periods", "routes"]
+__all__ = ["authorize", "budgets", "charges", "one_offs", "periods", "prepaid", "routes"]

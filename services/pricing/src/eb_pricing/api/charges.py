@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 from aiohttp import web
 
 from eb_contracts.errors import NotFound
 from eb_contracts.money import money_text
 from eb_kit.access import reach
-from eb_kit.tx import begin
-from eb_kit.web import ok, page_of, path_text, read_cursor, read_query
+from eb_kit.tx import Tx, begin
+from eb_kit.web import ok, page_members, page_of, path_text, read_cursor, read_query
 from eb_rating import from_plain
 
-from .. import store
+from .. import guard_flows, store
 from ..domain.charges import KeptCharge, redo
+from .guard_shapes import BudgetView, CreditLeftView, UsagePage
 from .routes import reach_list, routes
 from .shapes import (
     ArithmeticView,
@@ -30,6 +32,8 @@ from .shapes import (
     usage_link,
 )
 
+MOST_BUDGETS = 200
+
 
 @routes.get("/pricing/charges", query=ChargeQuery, answer=list[ChargeView])
 async def list_charges(request: web.Request) -> web.Response:
@@ -43,11 +47,12 @@ async def list_charges(request: web.Request) -> web.Response:
     return page_of(request, query, [ChargeView.of(charge) for charge in found], _charge_place)
 
 
-@routes.get("/pricing/usage", query=UsageQuery, answer=list[UsageView])
+@routes.get("/pricing/usage", query=UsageQuery, answer=UsagePage)
 async def list_usage(request: web.Request) -> web.Response:
-    """List what was used and charged per SKU and period, newest period first.
+    """List what was used and charged per SKU and period, newest period first; what budgets and credits have left.
 
-    Only platform staff may leave out `org_id`.
+    Only platform staff may leave out `org_id`; budgets and credits are shown with it only. Budgets stand as in
+    `period`, or in the running one.
     """
     query = read_query(request, UsageQuery)
     after = read_cursor(request, query)
@@ -55,7 +60,21 @@ async def list_usage(request: web.Request) -> web.Response:
     filters = query.model_dump(exclude={"limit", "cursor"})
     async with begin(request) as tx:
         found = await store.list_usage(tx, filters, after, query.limit + 1)
-    return page_of(request, query, [UsageView.of(usage) for usage in found], _usage_place)
+        beside = await _guards(tx, query.org_id, query.period)
+    page = page_members(request, query, [UsageView.of(usage) for usage in found], _usage_place)
+    return ok(page | beside)
+
+
+async def _guards(tx: Tx, org_id: UUID | None, period: str | None) -> dict[str, Any]:
+    if org_id is None:
+        return {"budgets": [], "credits": []}
+    budgets = await store.list_budgets(tx, {"org_id": org_id}, None, MOST_BUDGETS)
+    states = await guard_flows.states_of(tx, budgets, period)
+    left = await store.list_credit_left(tx, org_id)
+    return {
+        "budgets": [BudgetView.of(one).model_dump() for one in states],
+        "credits": [CreditLeftView.of(one).model_dump() for one in left],
+    }
 
 
 @routes.get("/pricing/charges/{charge_id}/explain", answer=ExplainView)

@@ -88,7 +88,7 @@ def is_same(charge: KeptCharge, one_off: OneOff) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class UsageSum:
-    """A counter as it now is: what was used in a period, and charged for it."""
+    """A counter as it now is: what was used in a period, charged for it (gross), and waived besides."""
 
     org_id: UUID
     sku: str

@@ -56,3 +56,27 @@ class Unacceptable(Refusal):
     def at(cls, pointer: str, code: str, detail: str) -> Unacceptable:
         """Refuse for one place."""
         return cls(faults=(Fault(pointer, code, detail),))
+
+
+class BudgetExists(Refusal):
+    """An organisation has one budget of its own, and one per project."""
+
+    code = "budget_exists"
+    kind = Kind.CONFLICT
+    title = "There is a budget for this already."
+
+
+class InitiationDiffers(Refusal):
+    """The same request_id came before about another action."""
+
+    code = "request_id_differs"
+    kind = Kind.CONFLICT
+    title = "This request_id was answered about another action."
+
+
+class GuardrailUnavailable(Refusal):
+    """No answer within the deadline: what the action then does is the caller's own rule."""
+
+    code = "guardrail_unavailable"
+    kind = Kind.UNAVAILABLE
+    title = "Whether the action may start couldn't be found out in time."

@@ -19,11 +19,15 @@ USAGE_CONDITIONS = {
 """What lists may be picked by; only what is asked for reaches the statement, so that its plan fits."""
 
 
+_SHOWN = {"charged": "charged - waived AS charged"}
+"""A counter's charged is what was due, before caps; people see the gross amounts, and what was waived beside."""
+
+
 async def list_usage(
     tx: Tx, filters: Mapping[str, object], after: Mapping[str, Any] | None, limit: int
 ) -> list[UsageSum]:
     """Give counters that were ever charged, newest period first."""
-    columns = tuple(UsageSum.__dataclass_fields__)
+    columns = [_SHOWN.get(name, name) for name in UsageSum.__dataclass_fields__]
     picked = {**filters, "from_version": 1}
     place = ("period", "org_id", "sku")
     rows = await list_rows(tx, "counter", columns, USAGE_CONDITIONS, picked, place, after, limit)

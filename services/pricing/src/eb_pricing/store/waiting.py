@@ -21,11 +21,11 @@ async def insert_unrated_once(
     ordered = [parked[key] for key in sorted(parked)]
     rows = await tx.fetch(
         "INSERT INTO unrated_usage AS u (org_id, usage_id, project_id, sku, minute, quantity, events, trace_ids,"
-        " reason, parked_at) SELECT w.org_id, w.usage_id, w.project_id, w.sku, w.minute, w.quantity, w.events,"
-        " string_to_array(w.trace_ids, ' '), w.reason, $10"
+        " reason, parked_at, hold_ids) SELECT w.org_id, w.usage_id, w.project_id, w.sku, w.minute, w.quantity,"
+        " w.events, string_to_array(w.trace_ids, ' '), w.reason, $10, string_to_array(w.hold_ids, ' ')::uuid[]"
         " FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::timestamptz[], $6::numeric[],"
-        " $7::bigint[], $8::text[], $9::text[]) AS w (org_id, usage_id, project_id, sku, minute, quantity, events,"
-        " trace_ids, reason)"
+        " $7::bigint[], $8::text[], $9::text[], $11::text[]) AS w (org_id, usage_id, project_id, sku, minute,"
+        " quantity, events, trace_ids, reason, hold_ids)"
         " ON CONFLICT (org_id, usage_id) DO UPDATE SET reason = excluded.reason"
         " WHERE u.reason <> excluded.reason RETURNING u.org_id, u.usage_id, u.reason",
         *columns_of(sorted(parked), 2),
@@ -37,6 +37,7 @@ async def insert_unrated_once(
         [" ".join(one.usage.trace_ids) for one in ordered],
         [one.reason(known_skus) for one in ordered],
         tx.now,
+        [" ".join(map(str, one.usage.hold_ids)) for one in ordered],
     )
     return [ParkedUsage(**dict(row)) for row in rows]
 
@@ -119,7 +120,7 @@ async def list_unrated_after(
 ) -> dict[UUID, list[UsageRecord]]:
     """Give organisations' next parked usage, up to `limit` records each; those without any are left out."""
     rows = await tx.fetch(
-        "SELECT u.org_id, u.usage_id, u.project_id, u.sku, u.minute, u.quantity, u.events, u.trace_ids"
+        "SELECT u.org_id, u.usage_id, u.project_id, u.sku, u.minute, u.quantity, u.events, u.trace_ids, u.hold_ids"
         " FROM unnest($1::uuid[], $2::uuid[]) AS d (org_id, after_usage_id) CROSS JOIN LATERAL"
         " (SELECT * FROM unrated_usage AS w WHERE w.org_id = d.org_id"
         " AND (d.after_usage_id IS NULL OR w.usage_id > d.after_usage_id) ORDER BY w.usage_id LIMIT $3) AS u",
@@ -129,7 +130,7 @@ async def list_unrated_after(
     )
     found: dict[UUID, list[UsageRecord]] = {}
     for row in rows:
-        plain = {**dict(row), "trace_ids": tuple(row["trace_ids"])}
+        plain = {**dict(row), "trace_ids": tuple(row["trace_ids"]), "hold_ids": tuple(row["hold_ids"])}
         found.setdefault(row["org_id"], []).append(UsageRecord.trusted(**plain))
     return found
 
