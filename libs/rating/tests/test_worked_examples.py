@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
-from eb_rating import Counter, Terms, breakdown, charge, from_plain, target, target_closed
+from eb_rating import Counter, Terms, breakdown, charge, from_plain, target, target_closed, tax_target
+from eb_rating.base_fees import base_fee
+from eb_rating.caps import Spend, clamp
+from eb_rating.credits import Grant, apply
+
+from .strategies import MODES
 
 DIGITS = {"JPY": 0, "USD": 2, "EUR": 2, "AUD": 2, "KWD": 3}
 EXAMPLES = json.loads((Path(__file__).parent / "worked_examples.json").read_text())
@@ -47,13 +55,31 @@ def test_a_worked_example_comes_out_to_the_cent(example: dict[str, Any]) -> None
         assert str(closed_total) == example["closed_total"]
 
 
-def table_rows() -> list[list[str]]:
+def table_rows(first: str) -> list[list[str]]:
+    """Give the rows of the page's table whose first column is called so."""
     lines = PAGE.read_text().splitlines()
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
-    return [row for row in rows if row[1].startswith("`{")]
+    start = next(n for n, line in enumerate(lines) if line.startswith(f"| {first} |"))
+    table = itertools.takewhile(lambda line: line.startswith("| "), lines[start + 2 :])
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
 
 
-@pytest.mark.parametrize("row", table_rows(), ids=lambda row: f"{row[0]} {row[3]}")
+def every_row(first: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("row", table_rows(first), ids=lambda row: f"{row[0]} {row[3]}")
+
+
+def amounts(cell: str) -> list[Decimal]:
+    return [Decimal(amount) for amount in cell.split(" + ")]
+
+
+def plain(found: list[Decimal], terms: Terms) -> str:
+    return " + ".join(str(terms.rounder.quantize(amount, terms.unit) + 0) for amount in found)
+
+
+def per_unit(price: str, currency: str, **more: Any) -> Terms:
+    return terms_of({"included_qty": "0", "overage_price": price} | more, currency)
+
+
+@every_row("Shape")
 def test_a_row_of_the_page_comes_out_to_the_cent(row: list[str]) -> None:
     what, shape, currency, quantities, open_total, closed_total = row
     plan = {"included_qty": "0", "overage_price": "0", "tiers": json.loads(shape.strip("`"))}
@@ -68,13 +94,74 @@ def test_a_row_of_the_page_comes_out_to_the_cent(row: list[str]) -> None:
     assert str(breakdown(counter.quantity, counter.events, terms).amount) == open_total
 
 
-def test_the_page_has_an_example_of_every_shape() -> None:
-    shapes = {json.loads(row[1].strip("`"))["mode"] for row in table_rows()}
+def test_the_page_has_examples_of_every_shape_limit_and_number_of_decimals() -> None:
+    rows = [(json.loads(row[1].strip("`")), DIGITS[row[2]]) for row in table_rows("Shape")]
 
-    assert shapes == {
-        "per_unit", "graduated", "volume", "package", "stairstep", "stairstep_cumulative",
-        "percentage", "graduated_percentage",
-    }  # fmt: skip
+    for mode in MODES:
+        of_mode = [(shape, digits) for shape, digits in rows if shape["mode"] == mode]
+        members = {member for shape, _ in of_mode for member in shape}
+        assert members >= {"minimum", "maximum"}, mode
+        assert "flat_on_zero" in members or "tiers" not in members, mode
+    assert {shape["mode"] for shape, _ in rows} == set(MODES)
+    assert {digits for _, digits in rows} == {0, 2, 3}
+
+
+@every_row("Rate")
+def test_a_row_of_taxes_comes_out_to_the_cent(row: list[str]) -> None:
+    rate, currency, charges, taxes, total = row
+    terms, gross, taxed = per_unit("0", currency), Decimal(0), [Decimal(0)]
+
+    for one in amounts(charges):
+        gross += one
+        taxed.append(tax_target(gross, terms, Decimal(rate)))
+
+    assert plain([after - before for before, after in itertools.pairwise(taxed)], terms) == taxes
+    assert plain(taxed[-1:], terms) == total
+
+
+@every_row("Fee")
+def test_a_row_of_base_fees_comes_out_to_the_cent(row: list[str]) -> None:
+    fee, currency, month, zone_name, begins, ends, amount = row
+    zone = ZoneInfo(zone_name)
+    since, until = (
+        None if day in ("before", "after") else datetime.fromisoformat(day).replace(tzinfo=zone)
+        for day in (begins, ends)
+    )
+
+    found = base_fee(per_unit(fee, currency, sku_type="hosting"), month, zone, since, until)
+
+    assert str(found) == amount
+
+
+@every_row("Cap")
+def test_a_row_of_caps_comes_out_to_the_cent(row: list[str]) -> None:
+    cap, currency, due, charged, waived = row
+    terms, spend, granted = per_unit("0", currency), Spend(), []
+
+    for one in amounts(due):
+        spend, passed = clamp(spend, one, Decimal(cap))
+        granted.append(passed)
+
+    assert plain(granted, terms) == charged
+    assert plain([one - passed for one, passed in zip(amounts(due), granted, strict=True)], terms) == waived
+
+
+@every_row("Credits")
+def test_a_row_of_credits_comes_out_to_the_cent(row: list[str]) -> None:
+    prepaid, currency, charges, paid, left = row
+    now = datetime(2026, 11, 1, tzinfo=UTC)
+    grants = [
+        Grant(str(priority), currency, amount, Decimal(0), priority, now)
+        for priority, amount in enumerate(amounts(prepaid))
+    ]
+    drawn = []
+
+    for one in amounts(charges):
+        grants, draws = apply(grants, one, currency, "action", now)
+        drawn.append(sum((draw.amount for draw in draws), Decimal(0)))
+
+    assert plain(drawn, per_unit("0", currency)) == paid
+    assert [grant.remaining for grant in grants] == amounts(left)
 
 
 def test_terms_refuse_a_float() -> None:
