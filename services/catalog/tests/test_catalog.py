@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -14,6 +15,7 @@ from eb_catalog.consumers import handlers
 from eb_catalog.store import orgs
 from eb_contracts.catalog import OrgTermsAssigned, RetailTermsAssigned, SkuChanged, TermsDefined
 from eb_contracts.ids import new_id
+from eb_contracts.pricing import PeriodClosed
 
 from .conftest import Catalog
 
@@ -366,3 +368,27 @@ async def test_a_rebuilt_reader_gets_every_fact_again_page_by_page(catalog: Cata
             while page := await lists[entity](tx, again[-1].entity_id if again else None, 1):
                 again += page
             assert {one.entity_id: one for one in again} == sent
+
+
+async def test_an_override_reaches_back_only_while_nothing_there_is_closed(catalog: Catalog) -> None:
+    org_id, _, plan_id = await assigned_org(catalog)
+    path = f"/catalog/orgs/{org_id}/entitlements/{plan_id}"
+    october = {
+        "overrides": {"sms": {"included_qty": 7}},
+        "effective_at": "2026-10-05T00:00:00Z",
+        "apply": "immediate",
+    }
+    assert (await catalog.ask("PUT", path, october))[0] == 200
+    at = datetime.fromisoformat("2026-10-31T13:00:00+00:00")
+    closed = PeriodClosed(
+        version=1, org_id=org_id, period="2026-10", starts_at=at, ends_at=at, closed_at=at, charges=0
+    )
+    await catalog.client.seed(closed)
+
+    status, answer = await catalog.ask("PUT", path, october)
+    september = {**october, "effective_at": "2026-09-05T00:00:00Z"}
+    november = {**october, "effective_at": "2026-11-03T00:00:00Z"}
+
+    assert (status, answer["code"]) == (409, "period_closed")
+    assert (await catalog.ask("PUT", path, september))[1]["code"] == "period_closed"
+    assert (await catalog.ask("PUT", path, november))[0] == 200

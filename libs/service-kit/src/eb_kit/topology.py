@@ -106,7 +106,7 @@ STREAMS: Final[tuple[Stream, ...]] = (
 FACTS: Final[Mapping[str, tuple[type[EntityFact], ...]]] = {
     "auth": (),
     "domain-verify": STANDARD_FACTS,
-    "catalog": STANDARD_FACTS,
+    "catalog": (*STANDARD_FACTS, pricing.PeriodClosed),
     "metering-ingest": (*STANDARD_FACTS, auth.ProjectChanged),
     "pricing": (*STANDARD_FACTS, *_PRICES),
     "ledger": STANDARD_FACTS,

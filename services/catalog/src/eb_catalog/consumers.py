@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from eb_contracts.auth import OrgChanged
 from eb_contracts.catalog import SkuChanged
+from eb_contracts.pricing import PeriodClosed
 from eb_kit.bus import Handlers
 from eb_kit.tx import Tx
 
@@ -13,6 +14,7 @@ from . import flows
 from .store import orgs, plan_terms, products
 
 handlers = Handlers()
+handlers.keeps(PeriodClosed)
 
 
 @handlers.keeps(OrgChanged)

@@ -17,6 +17,7 @@ from eb_contracts.catalog import OrgTermsAssigned, RetailTermsAssigned, TermsBod
 from eb_kit.tx import Tx
 
 from .domain import periods, plan_terms, terms, timeline
+from .domain.errors import PeriodIsClosed
 from .domain.products import Entitlement, Model, OrgModel, Plan, Product, must_stay, next_step
 from .domain.terms import Inputs, TaxRate, must_not_rewrite
 from .domain.timeline import Change, Published, Timeline
@@ -109,11 +110,14 @@ async def override(
 ) -> tuple[Entitlement, bool]:
     """Give an organisation other overrides of a plan and announce its terms, if it is or will be on the plan.
 
-    The caller holds the inputs' lock. Locks the timeline. Unacceptable for an instant too far back.
+    The caller holds the inputs' lock. Locks the timeline. Unacceptable for an instant too far back,
+    PeriodIsClosed where a period from then on is closed.
     """
     time_zone, _ = await orgs.get_place(tx, org_id)
     old = await orgs.lock_timeline(tx, org_id)
     since = timeline.effect_of_override(old, time_zone, tx.now, wanted, is_immediate=is_immediate)
+    if old and await orgs.is_any_closed(tx, org_id, timeline.periods_since(old, since, tx.now)):
+        raise PeriodIsClosed
     entitlement = Entitlement(org_id, plan_id, overrides, since)
     is_new = await orgs.put_entitlement(tx, entitlement)
     await change_timeline(tx, org_id, old, timeline.override(old, plan_id, since, overrides))

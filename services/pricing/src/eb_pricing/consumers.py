@@ -11,6 +11,7 @@ from eb_kit.tx import Tx
 from . import flows, store
 
 handlers = Handlers()
+handlers.owns("billing_period", store.list_period_facts)
 handlers.keeps(ProjectChanged, SkuChanged)
 
 

@@ -15,7 +15,7 @@ from eb_kit.tx import Tx, begin
 from eb_kit.web import answer, ok, page_of, path_uuid, read_body, read_cursor, read_query
 
 from .. import flows
-from ..domain.errors import CurrencyChangeImmediate, PlanNotPublished, Unacceptable
+from ..domain.errors import CurrencyChangeImmediate, PeriodIsClosed, PlanNotPublished, Unacceptable
 from ..domain.in_force import in_force
 from ..domain.products import Model, Plan
 from ..domain.requests import must_know, override_from
@@ -84,12 +84,13 @@ async def get_org_model(request: web.Request) -> web.Response:
     body=PutEntitlement,
     answer=EntitlementView,
     other_statuses=(201,),
-    errors=(PlanNotPublished,),
+    errors=(PeriodIsClosed, PlanNotPublished),
 )
 async def put_entitlement(request: web.Request) -> web.Response:
     """Set an organisation's overrides of a plan; 201 if new. They count while it is on that plan.
 
-    422 points at each fault of an override; `too_far_back` beyond two periods.
+    422 points at each fault of an override; `too_far_back` beyond two periods. 409 `period_closed` where a period
+    from then on is closed: it changes by a re-rate only.
     """
     org_id, plan_id = path_uuid(request, "org_id"), path_uuid(request, "plan_id")
     body = await read_body(request, PutEntitlement)

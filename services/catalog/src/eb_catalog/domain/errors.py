@@ -45,6 +45,14 @@ class PastRate(Refusal):
     title = "A tax rate that is in force already can't be changed for the past."
 
 
+class PeriodIsClosed(Refusal):
+    """What is closed changes by a re-rate with a reason only."""
+
+    code = "period_closed"
+    kind = Kind.CONFLICT
+    title = "A period that this would change is closed."
+
+
 class Unacceptable(Refusal):
     """The body is well-formed, but names or says what can't be; `faults` point at each place."""
 

@@ -118,6 +118,16 @@ def effect_of_override(
     return since
 
 
+def periods_since(timeline: Timeline, since: datetime, now: datetime) -> list[str]:
+    """Name the periods from the one of `since` to the running one; `timeline` isn't empty."""
+    named = []
+    while since <= now:
+        zone = zone_at(timeline, since)
+        named.append(periods.name_of(since, zone))
+        since = periods.next_start(since, zone)
+    return named
+
+
 def zone_at(timeline: Timeline, instant: datetime) -> ZoneInfo:
     """Give the time zone in force; that of the first change before it. `timeline` isn't empty."""
     return ZoneInfo((at(timeline, instant) or timeline[0]).time_zone)

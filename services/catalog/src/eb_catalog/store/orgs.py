@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -39,6 +39,15 @@ async def get_place(tx: Tx, org_id: UUID) -> tuple[str, str]:
     if row is None:
         raise NotFound
     return row["time_zone"], row["country"]
+
+
+async def is_any_closed(tx: Tx, org_id: UUID, periods: Sequence[str]) -> bool:
+    """Tell whether one of these billing periods of an organisation is closed, as far as pricing has said."""
+    found = await tx.fetchval(
+        "SELECT 1 FROM known WHERE entity = 'billing_period' AND entity_id = ANY($1) LIMIT 1",
+        [f"{org_id}/{period}" for period in periods],
+    )
+    return found is not None
 
 
 async def lock_timelines(tx: Tx, org_ids: Iterable[UUID]) -> dict[UUID, Timeline]:

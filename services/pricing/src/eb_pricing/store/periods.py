@@ -7,6 +7,7 @@ from datetime import datetime
 from uuid import UUID
 
 from eb_contracts.errors import NotFound
+from eb_contracts.pricing import PeriodClosed
 from eb_kit.tx import Tx
 
 from ..domain.periods import BillingPeriod, PeriodKey, Rerate, Visit
@@ -175,15 +176,17 @@ async def list_closed(tx: Tx, keys: Iterable[PeriodKey]) -> set[PeriodKey]:
     return {PeriodKey(*row) for row in rows}
 
 
-async def list_settled_after(tx: Tx, after: PeriodKey | None, limit: int) -> list[BillingPeriod]:
-    """Give settled periods in the order of their keys."""
+async def list_period_facts(tx: Tx, after: str | None, limit: int) -> list[PeriodClosed]:
+    """Give the facts of closed periods in the order of their ids."""
+    org_id, _, period = (after or "/").partition("/")
     rows = await tx.fetch(
         f"SELECT {_PERIOD} FROM billing_period WHERE settled_at IS NOT NULL"
         " AND ($1::uuid IS NULL OR (org_id, period) > ($1, $2)) ORDER BY org_id, period LIMIT $3",
-        *(after or (None, "")),
+        UUID(org_id) if org_id else None,
+        period,
         limit,
     )
-    return [BillingPeriod.of(**dict(row)) for row in rows]
+    return [BillingPeriod.of(**dict(row)).fact() for row in rows]
 
 
 async def find_rerate(tx: Tx, key_scope: str, idempotency_key: str) -> Rerate | None:
