@@ -42,6 +42,7 @@ class World:
     client: Client
     owner: asyncpg.Connection[Any]
     clock_file: Path
+    owner_dsn: str
 
     def set_clock(self, instant: str) -> None:
         """Move the business time of the service."""
@@ -227,7 +228,7 @@ async def a_world(database: ClonedDatabase) -> AsyncIterator[World]:
                 doors=("api",),
                 environ={"EB_CLOCK_FILE": str(clock_file), "EB_POOL_SIZE": "20"},
             ) as client:
-                world = World(client, owner, clock_file)
+                world = World(client, owner, clock_file, database.owner_dsn)
                 world.set_clock("2026-11-05T00:00:30Z")
                 yield world
         finally:

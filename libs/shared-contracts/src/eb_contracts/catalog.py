@@ -13,13 +13,14 @@ SkuType = Literal["hosting", "object", "validation", "action", "analytics"]
 
 @register
 class SkuChanged(EntityFact):
-    """A product that can be metered."""
+    """A product that can be metered; with `prepaid_only` its use is to be allowed only as far as credit goes."""
 
     TYPE = "catalog.sku.changed.v1"
     ENTITY = "sku"
     sku: str
     type: SkuType
     unit: str
+    prepaid_only: bool = False
 
     @property
     def entity_id(self) -> str:

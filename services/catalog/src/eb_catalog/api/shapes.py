@@ -7,7 +7,8 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+from pydantic_core import PydanticCustomError
 
 from eb_contracts.base import Body
 from eb_contracts.catalog import PriceShape, SkuType, TermsBody
@@ -37,15 +38,26 @@ Fraction = Annotated[Decimal, BeforeValidator(Digits(1, 6)), Field(le=1)]
 Apply = Literal["next_period", "immediate"]
 
 
+def _sku_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(metadata.get("prepaid_only", False), bool):
+        raise PydanticCustomError("wrong_type", "prepaid_only must be true or false.")
+    return metadata
+
+
 class PutSku(Input):
-    """A SKU. `retail` is the price per unit where no plan names the SKU; without it, it needs a plan."""
+    """A SKU. `retail` is the price per unit where no plan names the SKU; without it, it needs a plan.
+
+    `metadata.prepaid_only` true: authorize allows its use only as far as prepaid credit goes.
+    """
 
     type: SkuType
     unit: Annotated[str, Text(1, 64)]
     cost: PriceIn | None = None
     retail: PriceIn | None = None
     tax_code: TaxCode | None = None
-    metadata: Annotated[dict[str, Any], Field(max_length=64)] = Field(default_factory=dict)
+    metadata: Annotated[dict[str, Any], Field(max_length=64), AfterValidator(_sku_metadata)] = Field(
+        default_factory=dict
+    )
 
 
 class SkuView(View):

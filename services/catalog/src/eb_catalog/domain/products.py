@@ -31,7 +31,10 @@ class Product:
 
     def fact(self) -> SkuChanged:
         """Give what other services hear of it."""
-        return SkuChanged(version=self.version, sku=self.sku, type=self.type, unit=self.unit)
+        prepaid_only = self.metadata.get("prepaid_only") is True
+        return SkuChanged(
+            version=self.version, sku=self.sku, type=self.type, unit=self.unit, prepaid_only=prepaid_only
+        )
 
 
 @dataclass(frozen=True, slots=True)

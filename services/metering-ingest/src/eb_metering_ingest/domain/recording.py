@@ -17,6 +17,8 @@ from eb_contracts.ids import new_id, partition_of
 from eb_contracts.metering import AcceptedEvent, UsageRecord, UsageRecorded
 
 MOST_TRACES = 16
+MOST_HOLDS = 1_000
+"""More holds than these on one usage record end by themselves."""
 
 
 class EventKey(NamedTuple):
@@ -123,6 +125,7 @@ class _Sum:
     quantity: Decimal = Decimal(0)
     events: int = 0
     traces: dict[str, None] = field(default_factory=dict)
+    holds: dict[UUID, None] = field(default_factory=dict)
 
     def add(self, quantity: Decimal, trace_id: str | None) -> None:
         self.quantity += quantity
@@ -150,6 +153,8 @@ def record(offers: Iterable[Offer]) -> Recorded:
         if total is None:
             total = sums[key] = _Sum(new_id(), event)
         total.add(event.quantity, offer.received.trace_id)
+        if event.hold_id is not None and len(total.holds) < MOST_HOLDS:
+            total.holds[event.hold_id] = None
         rows.append((offer, total.usage_id))
     return Recorded(rows, [_usage_record(sums[key]) for key in sorted(sums)])
 
@@ -165,6 +170,7 @@ def _usage_record(total: _Sum) -> UsageRecord:
         quantity=total.quantity,
         events=total.events,
         trace_ids=tuple(total.traces),
+        hold_ids=tuple(total.holds),
     )
 
 
