@@ -6,7 +6,6 @@ charge grants what is new of that. Rule: docs/rules/pricing.md, Guardrails.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -32,17 +31,6 @@ def clamp(spend: Spend, due: Decimal, cap: Decimal | None) -> tuple[Spend, Decim
     total = _add(spend.total, due)
     granted = total if cap is None else min(total, max(cap, spend.granted))
     return Spend(total, granted), _subtract(granted, spend.granted)
-
-
-def clamp_all(
-    stages: Iterable[tuple[Spend, Decimal | None]], due: Decimal
-) -> tuple[tuple[Spend, ...], Decimal]:
-    """Let `due` pass caps one after the other; their spends after, and what passes the last."""
-    after: list[Spend] = []
-    for spend, cap in stages:
-        moved, due = clamp(spend, due, cap)
-        after.append(moved)
-    return tuple(after), due
 
 
 def give_back_waived(waived: Decimal, due: Decimal) -> Decimal:

@@ -64,22 +64,22 @@ def _place(grant: Grant) -> tuple[int, datetime, datetime, str]:
 
 def apply(
     grants: Sequence[Grant], gross: Decimal, currency: str, sku_type: str | None, at: datetime
-) -> tuple[list[Grant], list[Draw]]:
+) -> tuple[tuple[Grant, ...], tuple[Draw, ...]]:
     """Pay a gross amount from grants (sorted by `in_order`), or give back to them if it is negative.
 
     Gives the grants after, in the same order, and what moved. The draws have the sign of `gross` and
     sum to no more than it. Nothing is drawn from what has expired at `at`; giving back goes the other
     way round, to what was drawn, expired or not: as if it had never been.
     """
-    moving = _drawn(grants, gross, currency, sku_type, at)
     if gross < ZERO:
-        moving = _given_back(grants, gross, currency, sku_type)
-    draws = dict(moving)
-    after = [
+        draws = dict(_given_back(grants, gross, currency, sku_type))
+    else:
+        draws = dict(_drawn(grants, gross, currency, sku_type, at))
+    after = tuple(
         grant._replace(drawn=_add(grant.drawn, draws[grant.name])) if grant.name in draws else grant
         for grant in grants
-    ]
-    return after, [Draw(name, amount) for name, amount in draws.items()]
+    )
+    return after, tuple(Draw(name, amount) for name, amount in draws.items())
 
 
 def _drawn(
