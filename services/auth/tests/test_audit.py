@@ -325,7 +325,7 @@ async def test_a_billing_address_is_replaced_before_its_person_is_erased(auth: A
 async def test_every_chain_is_proved_at_once(auth: AuthService) -> None:
     _, org_id = await changed_org(auth)
     await auth.owner.execute("ALTER TABLE auth.audit_chain DISABLE TRIGGER stands")
-    env = {"EB_AUTH_SECRET": auth.client.context.settings.auth_secret}
+    env = {"EB_AUTH_SECRET": "\n".join(auth.client.context.settings.auth_secret)}
     found = [one async for one in prove(auth.owner_dsn, None, env)]
     assert {one.problem for one in found} == {None}
     await delete_a_row(auth.owner, org_id)

@@ -72,9 +72,9 @@ def settings_from(dsn: str, env: Mapping[str, str]) -> Settings:
         admin_port=0,
         amqp_url="amqp://127.0.0.1/",
         token_issuer=env.get("EB_TOKEN_ISSUER", Settings.model_fields["token_issuer"].default),
-        auth_secret=Path(secret_file).read_text().strip()
-        if secret_file
-        else env.get("EB_AUTH_SECRET", LOCAL_SECRET),
+        auth_secret=tuple(
+            (Path(secret_file).read_text() if secret_file else env.get("EB_AUTH_SECRET", LOCAL_SECRET)).split()
+        ),
         clock_file=Path(clock_file) if clock_file else None,
     )
 
@@ -95,6 +95,7 @@ async def revoke_platform_role(dsn: str, email: str, role: str, env: Mapping[str
         was_there = await members.delete_platform_role(tx, user.user_id, role)
         if was_there:
             await flows.void_tokens(tx, f"platform:{user.user_id}")
+            await flows.end_lost_assists(tx, user.user_id)
         return was_there
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -60,10 +61,18 @@ async def _keep(_: object) -> None:
     """Nothing outlives a transaction here (settings and locks are its own), so nothing is to be reset."""
 
 
-async def open_pool(dsn: str, size: int) -> asyncpg.Pool[Any]:
-    """Open a pool of up to `size` connections; raises one of WEATHER when PostgreSQL can't be reached."""
+async def open_pool(dsn: str | Callable[[], str], size: int) -> asyncpg.Pool[Any]:
+    """Open a pool of up to `size` connections; raises one of WEATHER when PostgreSQL can't be reached.
+
+    A function is asked for the DSN at each new connection: the password in it may have changed.
+    """
+
+    async def connect(*_: object, **how: Any) -> asyncpg.Connection[Any]:
+        connection: asyncpg.Connection[Any] = await asyncpg.connect(dsn() if callable(dsn) else dsn, **how)
+        return connection
+
     pool = asyncpg.create_pool(
-        dsn,
+        connect=connect,
         min_size=1,
         max_size=size,
         init=_prepare,

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 import uvloop
 from aiohttp import web
+from pydantic import ValidationError
 
 from . import failpoints, telemetry
 from .clock import Clock
@@ -25,7 +26,7 @@ from .db import WEATHER, open_pool
 from .directory import Directory
 from .jobs import Jobs, start_jobs
 from .maintenance import make_partitions, upkeep
-from .settings import ServiceSettings, load
+from .settings import ServiceSettings, SettingsFiles, load
 from .supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ log = structlog.get_logger(__name__)
 COLLECT_AFTER = (50_000, 20, 20)
 """A take makes tens of thousands of objects that live until it ends: looking for cycles among them every 700
 takes a fifth of its time."""
+FILES_S = 1.0
 DOORS = frozenset({"api", "consumers", "jobs"})
 CONTEXT: web.AppKey[ServiceContext]
 Closer = Callable[[], Awaitable[None]]
@@ -106,8 +108,15 @@ CONTEXT = web.AppKey("eb_context", ServiceContext)
 class Process:
     """The running process: `start`, then `stop`, which drains."""
 
-    def __init__(self, service: Service, settings: ServiceSettings, doors: frozenset[str]) -> None:
+    def __init__(
+        self,
+        service: Service,
+        settings: ServiceSettings,
+        doors: frozenset[str],
+        files: SettingsFiles | None = None,
+    ) -> None:
         self.context = ServiceContext(service, settings, doors)
+        self._files = files
         self._service = service
         self._runners: list[web.AppRunner] = []
         self._closer: Closer | None = None
@@ -122,6 +131,8 @@ class Process:
             settings.failpoints, settings.failpoints_dir, context.service_name, context.supervisor
         )
         self.admin_port = await self._listen(admin_app(context), settings.admin_port)
+        if self._files is not None:
+            context.supervisor.start("settings", self._follow_files)
         await self._open_database()
         await self._open_bus()
         if self._service.on_start is not None:
@@ -140,7 +151,9 @@ class Process:
         context = self.context
         while True:
             try:
-                context.pool = await open_pool(context.settings.database_url, context.settings.pool_size)
+                context.pool = await open_pool(
+                    lambda: str(context.settings.database_url), context.settings.pool_size
+                )
                 await make_partitions(context)
                 await context.directory.load(context.pool)
                 break
@@ -148,6 +161,20 @@ class Process:
                 log.warning("waiting for the database", error=repr(error))
                 await asyncio.sleep(0.5)
         context.supervisor.start("directory", context.directory.refresh_for_ever)
+
+    async def _follow_files(self) -> None:
+        """Take up what the files of settings say when they are written again: secrets change without a restart."""
+        assert self._files is not None
+        while True:
+            await asyncio.sleep(FILES_S)
+            try:
+                changed = self._files.load_changed()
+            except (OSError, ValidationError) as error:
+                log.error("a setting's file can't be taken up", error=type(error).__name__)
+                continue
+            if changed is not None:
+                self.context.settings = changed
+                log.info("settings were read again")
 
     async def _open_bus(self) -> None:
         from .bus import Bus
@@ -204,14 +231,16 @@ def main(service: Service) -> None:
     settings = load(service.settings, os.environ)
     telemetry.start_logging(service.name, settings.log_level)
     telemetry.start_exporting(service.name, settings.otlp_endpoint)
-    uvloop.run(_serve(service, settings, doors))
+    uvloop.run(_serve(service, settings, doors, SettingsFiles(service.settings, os.environ)))
 
 
-async def _serve(service: Service, settings: ServiceSettings, doors: frozenset[str]) -> None:
+async def _serve(
+    service: Service, settings: ServiceSettings, doors: frozenset[str], files: SettingsFiles
+) -> None:
     stopped = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stopped.set)
-    process = Process(service, settings, doors)
+    process = Process(service, settings, doors, files)
     starting = asyncio.create_task(process.start())
     waiting = asyncio.create_task(stopped.wait())
     await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)

@@ -1,6 +1,7 @@
 """Settings by environment: validated at start, frozen, documented from the code.
 
-A setting `X` is read from the variable X, or from the file that X_FILE names (secrets).
+A setting `X` is read from the variable X, or from the file that X_FILE names (secrets), which is looked at again
+each second: what it then says holds from the next use on.
 """
 
 from __future__ import annotations
@@ -25,6 +26,13 @@ CommaList = Annotated[
     ),
 ]
 """A list written with commas."""
+
+SecretLines = Annotated[
+    tuple[Annotated[str, Field(min_length=16)], ...],
+    Field(min_length=1),
+    BeforeValidator(lambda v: tuple(v.split()) if isinstance(v, str) else v),
+]
+"""A secret and those before it, one a line: the first is used, the others are still taken."""
 
 
 class ServiceSettings(BaseModel):
@@ -117,25 +125,60 @@ def variable_of(name: str, field: FieldInfo) -> str:
 
 def load(model: type[S], environ: Mapping[str, str]) -> S:
     """Read and validate the settings; on errors a line each on stderr, and exit 2."""
-    values: dict[str, Any] = {}
-    for name, field in model.model_fields.items():
-        variable = variable_of(name, field)
-        if (value := _read(environ, variable)) is not None:
-            values[str(field.validation_alias or name)] = value
     try:
-        return model.model_validate(values)
+        return model.model_validate(_values(model, environ))
+    except OSError as error:
+        print(f"{error.filename}: {error.strerror}: {error.filename2}", file=sys.stderr)  # noqa: T201
+        raise SystemExit(2) from None
     except ValidationError as error:
         _explain(model, error)
 
 
+def _values(model: type[ServiceSettings], environ: Mapping[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        if (value := _read(environ, variable_of(name, field))) is not None:
+            values[str(field.validation_alias or name)] = value
+    return values
+
+
 def _read(environ: Mapping[str, str], variable: str) -> str | None:
-    if path := environ.get(f"{variable}_FILE"):
-        try:
-            return Path(path).read_text().strip()
-        except OSError as error:
-            print(f"{variable}_FILE: {error.strerror}: {path}", file=sys.stderr)  # noqa: T201
-            raise SystemExit(2) from None
-    return environ.get(variable)
+    path = environ.get(f"{variable}_FILE")
+    if not path:
+        return environ.get(variable)
+    try:
+        return Path(path).read_text().strip()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, f"{variable}_FILE", None, path) from None
+
+
+class SettingsFiles:
+    """The files that settings come from, which may be written again while the process runs."""
+
+    def __init__(self, model: type[ServiceSettings], environ: Mapping[str, str]) -> None:
+        self._model = model
+        self._environ = dict(environ)
+        variables = (variable_of(name, field) for name, field in model.model_fields.items())
+        named = (environ.get(f"{variable}_FILE") for variable in variables)
+        self._paths = [Path(path) for path in named if path]
+        self._seen = self._stamps()
+
+    def _stamps(self) -> list[tuple[int, int]]:
+        stats = [path.stat() for path in self._paths]
+        return [(stat.st_mtime_ns, stat.st_ino) for stat in stats]
+
+    def load_changed(self) -> ServiceSettings | None:
+        """Give the settings as the files now say, None where none was written again.
+
+        Raises OSError for a file that can't be read, ValidationError for one that says nonsense: the settings so
+        far hold, and the next look tries again.
+        """
+        stamps = self._stamps()
+        if stamps == self._seen:
+            return None
+        loaded = self._model.model_validate(_values(self._model, self._environ))
+        self._seen = stamps
+        return loaded
 
 
 def _explain(model: type[ServiceSettings], error: ValidationError) -> NoReturn:

@@ -26,7 +26,7 @@ from eb_contracts.ids import new_id
 from . import readmodels
 from .access import AUDIENCE
 from .service import DOORS, Process, Service, ServiceContext
-from .settings import load
+from .settings import SettingsFiles, load
 
 TOKEN_LIFE_S = 300
 
@@ -147,18 +147,16 @@ async def running(
     environ: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Client]:
     """Run a service in this process until the block ends; `environ` adds settings."""
-    settings = load(
-        service.settings,
-        {
-            "EB_ENV": "local",
-            "DATABASE_URL": database_url,
-            "AMQP_URL": amqp_url,
-            "EB_HTTP_PORT": "0",
-            "EB_ADMIN_PORT": "0",
-            **(environ or {}),
-        },
-    )
-    process = Process(service, settings, frozenset(doors))
+    told = {
+        "EB_ENV": "local",
+        "DATABASE_URL": database_url,
+        "AMQP_URL": amqp_url,
+        "EB_HTTP_PORT": "0",
+        "EB_ADMIN_PORT": "0",
+        **(environ or {}),
+    }
+    settings = load(service.settings, told)
+    process = Process(service, settings, frozenset(doors), SettingsFiles(service.settings, told))
     try:
         await process.start()
         async with aiohttp.ClientSession() as http:

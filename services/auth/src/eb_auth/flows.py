@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
+from cryptography.exceptions import InvalidTag
+
 from eb_contracts.audit import AuditEntry
 from eb_contracts.errors import NotFound
 from eb_contracts.ids import new_id
@@ -42,6 +44,7 @@ FACTS_A_PAGE = 500
 LINKS_A_PAGE = 2_000
 MOST_SESSIONS = 10_000
 
+HEADS_A_BATCH = 500
 
 @dataclass(frozen=True, slots=True)
 class Device:
@@ -99,7 +102,7 @@ async def send_code(tx: Tx, email: str) -> None:
     """Make the one live code of an address and let it be mailed; known and unknown addresses alike."""
     code = f"{secrets.randbelow(10**codes.DIGITS):0{codes.DIGITS}}"
     expires_at = tx.now + codes.CODE_LIFETIME
-    await sign_in.insert_code(tx, codes.LoginCode(email, _digest(tx, email, code), expires_at, 0))
+    await sign_in.insert_code(tx, codes.LoginCode(email, _digests(tx, email, code)[0], expires_at, 0))
     await queue_mail(tx, Mail(email, CODE, {"code": code}), expires_at)
 
 
@@ -113,7 +116,7 @@ async def queue_mail(tx: Tx, mail: Mail, expires_at: datetime) -> None:
 async def open_session(tx: Tx, email: str, code: str, device: Device) -> Issued | None:
     """Sign in with a code; an address unknown so far becomes a user. None for a wrong code, which is counted."""
     kept = await sign_in.lock_code(tx, email)
-    if not codes.is_right(kept, _digest(tx, email, code), tx.now):
+    if not any(codes.is_right(kept, offered, tx.now) for offered in _digests(tx, email, code)):
         await sign_in.update_code_tries(tx, email)
         return None
     await sign_in.delete_code(tx, email)
@@ -202,7 +205,7 @@ async def access_token(tx: Tx, grant: tokens.Grant, lifetime: timedelta = tokens
     """
     clock = tx.context.clock
     stored = await credentials.get_signing_key(tx, clock.machine_now())
-    private = sealing.unseal(settings_of(tx).auth_secret, SIGNING_PURPOSE, stored.sealed_private)
+    private = unseal(tx, SIGNING_PURPOSE, stored.sealed_private)
     return tokens.sign(
         grant,
         tokens.SigningKey(stored.kid, private),
@@ -303,18 +306,19 @@ def open_mail(tx: Tx, sealed: bytes) -> Mail:
 
 def unseal(tx: Tx, purpose: str, sealed: bytes) -> bytes:
     """Open what waited sealed in the database."""
-    return sealing.unseal(settings_of(tx).auth_secret, purpose, sealed)
+    return sealing.unseal_any(settings_of(tx).auth_secret, purpose, sealed)
 
 
 def seal(tx: Tx, purpose: str, plain: bytes) -> bytes:
     """Seal what is to wait in the database."""
     nonce = secrets.token_bytes(sealing.NONCE_BYTES)
-    return sealing.seal(settings_of(tx).auth_secret, purpose, nonce, plain)
+    return sealing.seal(settings_of(tx).auth_secret[0], purpose, nonce, plain)
 
 
-def _digest(tx: Tx, email: str, code: str) -> bytes:
-    key = sealing.derived_key(settings_of(tx).auth_secret, CODE_PURPOSE)
-    return codes.code_digest(key, email, code)
+def _digests(tx: Tx, email: str, code: str) -> list[bytes]:
+    """Give what is kept of a code: by the secret in use, then by those before it."""
+    keys = (sealing.derived_key(secret, CODE_PURPOSE) for secret in settings_of(tx).auth_secret)
+    return [codes.code_digest(key, email, code) for key in keys]
 
 
 async def recall(tx: Tx, entity: str, after_id: str | None) -> str | None:
@@ -326,9 +330,9 @@ async def recall(tx: Tx, entity: str, after_id: str | None) -> str | None:
     return page[-1].entity_id if page else None
 
 
-def audit_key(settings: Settings) -> bytes:
-    """Give the key that seals the heads of audit chains; it isn't in the database."""
-    return sealing.derived_key(settings.auth_secret, AUDIT_PURPOSE)
+def audit_keys(settings: Settings) -> list[bytes]:
+    """Give the keys of the seals of audit chains' heads, the one in use first; they aren't in the database."""
+    return [sealing.derived_key(secret, AUDIT_PURPOSE) for secret in settings.auth_secret]
 
 
 async def chain_entries(tx: Tx, entries: Sequence[tuple[str, AuditEntry]]) -> None:
@@ -341,7 +345,7 @@ async def chain_entries(tx: Tx, entries: Sequence[tuple[str, AuditEntry]]) -> No
         waiting.setdefault(audit.chain_of(entry), {})[entry.audit_id] = (service, entry)
     heads = await audit_store.lock_heads(tx, waiting)
     chained = await audit_store.list_chained(tx, [entry.audit_id for _, entry in entries])
-    key, moved = audit_key(settings_of(tx)), []
+    key, moved = audit_keys(settings_of(tx))[0], []
     for chain_id, head in heads.items():
         new = [waiting[chain_id][audit_id] for audit_id in sorted(waiting[chain_id].keys() - chained)]
         after, links = audit.extend(head, new)
@@ -377,7 +381,7 @@ async def check_chain(
     check = audit.Check(audit.Head(chain_id))
     async for links in chain_pages(open_tx, chain_id, sealed.head.seq):
         check.follow(links)
-    check.finish(sealed.head, sealed.seal, audit_key(settings))
+    check.finish(sealed.head, sealed.seal, audit_keys(settings))
     return sealed.head, check.problem
 
 
@@ -394,3 +398,24 @@ async def erase_person(tx: Tx, user: sign_in.User) -> int:
     for session in await sessions.list_live_sessions(tx, user.user_id, None, MOST_SESSIONS):
         await end_session(tx, session, "erased")
     return await audit_store.delete_personal(tx, user.email)
+async def reseal(tx: Tx) -> int:
+    """Seal anew with the secret in use what an older one sealed and what lasts: signing keys, heads of audit chains.
+
+    Give how many; a head whose seal no secret made stays as it is, for the proof to find.
+    """
+    count = 0
+    await credentials.lock_signing_keys(tx)
+    for key in await credentials.list_live_signing_keys(tx):
+        try:
+            sealing.unseal(settings_of(tx).auth_secret[0], SIGNING_PURPOSE, key.sealed_private)
+        except InvalidTag:
+            private = unseal(tx, SIGNING_PURPOSE, key.sealed_private)
+            await credentials.update_signing_key_sealed(tx, key.kid, seal(tx, SIGNING_PURPOSE, private))
+            count += 1
+    newest, *older = audit_keys(settings_of(tx))
+    found = await audit_store.take_heads_sealed_otherwise(tx, audit.fingerprint(newest), HEADS_A_BATCH)
+    good = [one.head for one in found if audit.is_sealed(one.head, one.seal, older)]
+    await audit_store.update_heads(tx, [audit_store.Sealed(head, audit.seal(newest, head)) for head in good])
+    return count + len(good)
+
+

@@ -72,6 +72,12 @@ async def rotate_signing_keys(tx: Tx) -> int:
     return 0
 
 
+@jobs.every(seconds=30)
+async def reseal(tx: Tx) -> int:
+    """After the secret changed, seal anew what the one before it sealed, so that it can be taken away."""
+    return await flows.reseal(tx)
+
+
 @jobs.every(seconds=60)
 async def drop_expired(tx: Tx) -> int:
     """Drop expired codes, past windows of attempts, and sessions a day after they ended for good."""

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, Json, model_validator
 
-from eb_kit.settings import CommaList, ServiceSettings
+from eb_kit.settings import CommaList, SecretLines, ServiceSettings
 
 LOCAL_SECRET = "local-auth-secret"  # noqa: S105
 
@@ -26,10 +26,10 @@ class OidcProvider(BaseModel):
 class Settings(ServiceSettings):
     """Settings of auth; times in seconds."""
 
-    auth_secret: str = Field(
-        LOCAL_SECRET,
-        min_length=16,
-        description="Seals signing keys and mails that wait, and keys the HMAC of sign-in codes.",
+    auth_secret: SecretLines = Field(
+        (LOCAL_SECRET,),
+        description="Seals signing keys and mails that wait, keys the HMAC of sign-in codes and of audit heads."
+        " One a line: the first is used, the others still open what they sealed.",
     )
     rate_limits: Literal["on", "off", "auto"] = Field(
         "auto", description="Limits of attempts per minute; auto: off in a local run, on elsewhere."
@@ -74,7 +74,7 @@ class Settings(ServiceSettings):
 
     @model_validator(mode="after")
     def _production_has_its_own_auth_secret(self) -> Settings:
-        if self.eb_env == "production" and self.auth_secret == LOCAL_SECRET:
+        if self.eb_env == "production" and LOCAL_SECRET in self.auth_secret:
             raise ValueError("EB_AUTH_SECRET must be set in production")
         return self
 

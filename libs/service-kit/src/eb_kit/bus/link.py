@@ -7,6 +7,7 @@ Rule: docs/rules/bus.md, Connections.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from typing import cast
 
@@ -37,9 +38,12 @@ class Link:
     a take must know that its delivery tags died with the channel.
     """
 
-    def __init__(self, url: str, service: str, role: str) -> None:
-        """Make a link that isn't up; `heartbeat` in the URL's query stands in for the usual 10 s."""
-        self._url = URL(url)
+    def __init__(self, url: Callable[[], str], service: str, role: str) -> None:
+        """Make a link that isn't up; `heartbeat` in the URL's query stands in for the usual 10 s.
+
+        The URL is asked for at each new connection: the password in it may have changed.
+        """
+        self._url = url
         self._name = f"{service}:{role}"
         self._connection: AbstractConnection | None = None
         self._up = asyncio.Event()
@@ -49,10 +53,11 @@ class Link:
 
     async def run(self) -> None:
         """Connect, stay until the connection is lost or dropped, clean up."""
+        url = URL(self._url())
         connection = await asyncio.wait_for(
             aio_pika.connect(
-                self._url,
-                heartbeat=int(self._url.query.get("heartbeat", HEARTBEAT_S)),
+                url,
+                heartbeat=int(url.query.get("heartbeat", HEARTBEAT_S)),
                 client_properties={"connection_name": self._name},
             ),
             CONNECT_S,

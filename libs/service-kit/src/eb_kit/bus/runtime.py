@@ -53,9 +53,9 @@ class Bus:
         """Check the handlers against the topology; ValueError where the model doesn't know one."""
         self._context = context
         self._handlers = handlers
-        service, url = context.service_name, context.settings.amqp_url
-        self._publishing = Link(url, service, "publish")
-        self._consuming = Link(url, service, "consume")
+        service = context.service_name
+        self._publishing = Link(self._url, service, "publish")
+        self._consuming = Link(self._url, service, "consume")
         self._direct = Publisher(self._publishing, service, f"{service}/direct")
         self._aside = Publisher(self._publishing, service)
         self._relay = outbox.Relay(context.pool, Publisher(self._publishing, service), service)
@@ -64,6 +64,9 @@ class Bus:
         self._coherence = coherence.Coherence(context, self)
         self.keeps = _kept(service, handlers)
         _check_families(service, handlers)
+
+    def _url(self) -> str:
+        return str(self._context.settings.amqp_url)
 
     async def start(self, *, consume: bool) -> None:
         """Start the tasks; connections are made in the background, and again whenever they are lost."""

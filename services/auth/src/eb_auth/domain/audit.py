@@ -85,9 +85,20 @@ def extend(head: Head, entries: Iterable[tuple[str, AuditEntry]]) -> tuple[Head,
     return head, links
 
 
+def fingerprint(key: bytes) -> bytes:
+    """Name a key of seals without telling it."""
+    return hashlib.sha256(b"fingerprint" + key).digest()[:4]
+
+
 def seal(key: bytes, head: Head) -> bytes:
-    """Give the seal of a head: whoever can write the database but lacks the key can't make it."""
-    return hmac.digest(key, head.chain_id.bytes + head.seq.to_bytes(8, "big") + head.hash, "sha256")
+    """Give the seal of a head, the key's fingerprint first: who can write the database but lacks the key can't."""
+    told = head.chain_id.bytes + head.seq.to_bytes(8, "big") + head.hash
+    return fingerprint(key) + hmac.digest(key, told, "sha256")
+
+
+def is_sealed(head: Head, sealed: bytes, keys: Iterable[bytes]) -> bool:
+    """Tell whether one of these keys made the seal."""
+    return any(hmac.compare_digest(seal(key, head), sealed) for key in keys)
 
 
 @dataclass(slots=True)
@@ -113,11 +124,11 @@ class Check:
             self.problem = Problem(seq, link.entry.audit_id, "changed")
         self.at = Head(self.at.chain_id, seq, expected)
 
-    def finish(self, head: Head, sealed: bytes, key: bytes) -> None:
+    def finish(self, head: Head, sealed: bytes, keys: Iterable[bytes]) -> None:
         """Compare the end with the sealed head."""
         if self.problem is not None:
             return
-        if not hmac.compare_digest(seal(key, head), sealed):
+        if not is_sealed(head, sealed, keys):
             self.problem = Problem(head.seq, None, "head_forged")
         elif head.seq > self.at.seq:
             self.problem = Problem(self.at.seq + 1, None, "missing")

@@ -5,6 +5,10 @@ Rule: docs/rules/identity.md, Secrets at rest.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
+
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -20,6 +24,14 @@ def derived_key(secret: str, purpose: str) -> bytes:
 def seal(secret: str, purpose: str, nonce: bytes, plain: bytes) -> bytes:
     """Seal bytes for a purpose (AES-256-GCM); the nonce, 12 random bytes, stands in front."""
     return nonce + AESGCM(derived_key(secret, purpose)).encrypt(nonce, plain, purpose.encode())
+
+
+def unseal_any(secrets: Sequence[str], purpose: str, sealed: bytes) -> bytes:
+    """Open what was sealed with one of these secrets; cryptography.exceptions.InvalidTag with none of them."""
+    for secret in secrets[:-1]:
+        with suppress(InvalidTag):
+            return unseal(secret, purpose, sealed)
+    return unseal(secrets[-1], purpose, sealed)
 
 
 def unseal(secret: str, purpose: str, sealed: bytes) -> bytes:

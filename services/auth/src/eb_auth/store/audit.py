@@ -88,6 +88,17 @@ async def find_head(tx: Tx, chain_id: UUID) -> Sealed | None:
     return Sealed(Head(chain_id, row["seq"], row["hash"]), row["seal"]) if row else None
 
 
+async def take_heads_sealed_otherwise(tx: Tx, fingerprint: bytes, limit: int) -> list[Sealed]:
+    """Take heads whose seal another key than this one made; those that somebody moves are left out."""
+    rows = await tx.fetch(
+        "SELECT chain_id, seq, hash, seal FROM audit_chain_head WHERE seq > 0 AND substring(seal FROM 1 FOR 4) <> $1"
+        " ORDER BY chain_id LIMIT $2 FOR UPDATE SKIP LOCKED",
+        fingerprint,
+        limit,
+    )
+    return [Sealed(Head(UUID(int=row["chain_id"].int), row["seq"], row["hash"]), row["seal"]) for row in rows]
+
+
 async def list_heads(tx: Tx, after: UUID | None, limit: int) -> list[UUID]:
     """Give the ids of chains in order, after one."""
     rows = await tx.fetch(

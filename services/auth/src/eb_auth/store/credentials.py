@@ -134,6 +134,11 @@ async def get_signing_key(tx: Tx, machine_now: datetime) -> StoredSigningKey:
     return StoredSigningKey(*row)
 
 
+async def update_signing_key_sealed(tx: Tx, kid: str, sealed_private: bytes) -> None:
+    """Keep a signing key sealed anew."""
+    await tx.execute("UPDATE signing_key SET sealed_private = $2 WHERE kid = $1", kid, sealed_private)
+
+
 async def update_signing_key_retired(tx: Tx, kid: str, machine_now: datetime) -> StoredSigningKey:
     """Retire a signing key: what it signed no longer verifies."""
     row = await tx.fetchrow(
