@@ -40,6 +40,8 @@ FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
 STUBBORN = 5
 MOST_TRACES = 64
+COMPARING = "coherence"
+"""The family whose takes come every few seconds and say nothing about anybody's request."""
 OLDEST = timedelta(days=31)
 NEWEST = timedelta(days=7)
 
@@ -180,7 +182,8 @@ class Taker:
     def _tell(self, take: Sequence[Read], fresh: Sequence[Read], seconds: float) -> None:
         metrics.CONSUMED.labels(*self._labels, "handled").inc(len(fresh))
         metrics.CONSUMED.labels(*self._labels, "seen_before").inc(len(take) - len(fresh))
-        log.info(
+        say = log.debug if self._family.name == COMPARING else log.info
+        say(
             "take handled",
             family=self._family.name,
             messages=len(take),
