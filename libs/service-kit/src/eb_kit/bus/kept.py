@@ -7,7 +7,8 @@ a process that drains leaves the rest in the outbox. Rule: docs/rules/bus.md, Co
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
@@ -149,16 +150,15 @@ class Kept:
             log.error("kept messages couldn't be left to the outbox", messages=len(self), error=repr(error))
 
 
-def comes_back(service: str, envelopes: Collection[Envelope]) -> list[Envelope]:
+def comes_back(service: str, envelopes: Iterable[Envelope]) -> list[Envelope]:
     """Pick the messages that the sending service itself will handle."""
-    return [
-        e for e in envelopes if topology.queues_of(e.exchange, e.routing_key)[:1] and _reader(e) == service
-    ]
+    return [e for e in envelopes if _comes_back(service, e.exchange, e.routing_key)]
+
+
+@cache
+def _comes_back(service: str, exchange: str, routing_key: str) -> bool:
+    return {topology.reader_of(queue) for queue in topology.queues_of(exchange, routing_key)} == {service}
 
 
 def _queue(envelope: Envelope) -> str:
     return topology.queues_of(envelope.exchange, envelope.routing_key)[0]
-
-
-def _reader(envelope: Envelope) -> str:
-    return topology.reader_of(_queue(envelope))
