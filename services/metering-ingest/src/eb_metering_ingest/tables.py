@@ -226,6 +226,7 @@ provider_log_part = Table(
     _at("first_at"),
     _at("last_at"),
     Index("provider_log_part_by_time", "last_at", "first_at"),
+    comment="Whose messages a log holds, of which SKU, from when to when.",
 )
 
 provider_reject = Table(
@@ -240,7 +241,7 @@ provider_row = Table(
     "provider_row",
     metadata,
     _id("log_id", primary_key=True),
-    _total("seq", primary_key=True),
+    _total("seq", primary_key=True, comment="The place in its log: 1 for the first message."),
     _text("provider"),
     _text("message_id"),
     _id("org_id"),
@@ -263,7 +264,7 @@ reconciliation = Table(
     _text("sku", nullable=True),
     Column("nightly_on", Date, unique=True),
     _text("status"),
-    _id("planned_after", nullable=True),
+    _id("planned_after", nullable=True, comment="The last organisation that was looked at for work."),
     _text("asked_by"),
     _at("created_at"),
     Column("finished_at", DateTime(timezone=True)),
@@ -297,6 +298,7 @@ reconciliation_slice = Table(
         "sku",
         postgresql_where=text("phase <> 'done'"),
     ),
+    comment="One organisation and SKU of a run, and how far the walk through its rows or events has come.",
 )
 
 reconciliation_day = Table(

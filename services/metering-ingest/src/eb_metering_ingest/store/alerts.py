@@ -120,7 +120,7 @@ async def sum_recorded(tx: Tx, org_id: UUID, sku: str, start: datetime, end: dat
     """Sum what is recorded of a SKU in a time, from `most` events at most: enough to see that it hasn't stopped."""
     found: Decimal = await tx.fetchval(
         "SELECT coalesce(sum(quantity), 0) FROM (SELECT quantity FROM metering_event WHERE org_id = $1 AND sku = $2"
-        " AND event_time >= $3 AND event_time < $4 LIMIT $5) AS some",
+        " AND event_time >= $3 AND event_time < $4 LIMIT $5) AS looked_at",
         org_id,
         sku,
         start,
