@@ -256,3 +256,26 @@ async def test_old_estimates_are_forgotten(world: World) -> None:
         await forget_old_estimates(tx)
 
     assert await world.cached(org_id) == 1
+
+
+async def test_a_minimum_that_is_due_anyway_is_no_part_of_what_more_usage_costs(world: World) -> None:
+    org_id = await world.org(terms(tiers={"mode": "per_unit", "unit_price": "0.10", "minimum": "5"}))
+
+    whole = await world.estimate(org_id, {"sms": 1}, 70)
+    more = await world.estimate(org_id, {"sms": 1}, 70, from_current_usage=True)
+
+    assert (whole["grand_total"], whole["lines"][0]["already"]) == ("7.00", "0.00")
+    assert (more["grand_total"], more["lines"][0]["already"]) == ("2.00", "5.00")
+
+
+async def test_an_estimate_of_many_skus_is_bounded(world: World) -> None:
+    names = [f"sku-{n:03d}" for n in range(500)]
+    org_id = await world.org(*(terms(name) for name in names))
+
+    told = await world.estimate(org_id, dict.fromkeys(names, "1"), 3)
+    large, _ = await world.ask(org_id, {f"{n:0128d}": "1" for n in range(10_000)})
+    status, answer = await world.ask(org_id, {"x" * 129: "1"})
+
+    assert (len(told["lines"]), told["grand_total"]) == (500, "150.00")
+    assert large == 413
+    assert (status, json.loads(answer)["code"]) == (422, "body_invalid")
