@@ -14,6 +14,7 @@ from eb_kit.access import reach
 from eb_kit.tx import Tx, begin
 from eb_kit.web import ok, page_members, page_of, path_text, read_cursor, read_query
 from eb_rating import from_plain
+from eb_rating.base_fees import base_price
 
 from .. import guard_flows, store
 from ..domain.charges import KeptCharge, redo
@@ -21,6 +22,7 @@ from .guard_shapes import BudgetView, CreditLeftView, UsagePage
 from .routes import reach_list, routes
 from .shapes import (
     ArithmeticView,
+    BaseFeesView,
     ChargeQuery,
     ChargeView,
     ExplainView,
@@ -90,11 +92,13 @@ async def explain_charge(request: web.Request) -> web.Response:
 def _explained(charge: KeptCharge, terms_body: dict[str, Any]) -> ExplainView:
     terms = from_plain(terms_body)
     told, tax_sums = redo(charge, terms)
+    is_base = charge.kind == "base"
     return ExplainView(
         charge=ChargeView.of(charge),
         usage=usage_link(charge),
         terms=TermsView(terms_hash=charge.terms_hash, body=terms_body),
-        arithmetic=ArithmeticView.of(told, charge, terms.minor_digits),
+        arithmetic=None if is_base else ArithmeticView.of(told, charge, terms.minor_digits),
+        base_fees=BaseFeesView.of(charge, base_price(terms) if is_base else None),
         tax=TaxView.of(tax_sums, charge),
         payable=money_text(payable(charge), charge.currency),
         trace_ids=list(charge.trace_ids),

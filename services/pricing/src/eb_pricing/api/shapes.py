@@ -6,6 +6,7 @@ from dataclasses import asdict
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 from uuid import UUID
 
 from pydantic import StringConstraints
@@ -15,20 +16,24 @@ from eb_contracts.pricing import ChargeKind, CounterState
 from eb_kit.inputs import Money, Page, Quantity, Text, View
 from eb_rating import Breakdown
 
-from ..domain.charges import KeptCharge, TaxSums, UsageSum
+from ..domain.charges import ChargeStatus, KeptCharge, NotDue, TaxSums, UsageSum, exception_of
 
 Period = Annotated[str, StringConstraints(pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])$")]
 Name = Annotated[str, Text(1, 128)]
 
 
 class ChargeQuery(Page):
-    """Which charges; `created_from` is inclusive, `created_to` is not."""
+    """Which charges; `created_from` is inclusive, `created_to` is not.
+
+    `status` is `open` for those made while their period was open, `closed` for those of its close and after.
+    """
 
     org_id: UUID | None = None
     sku: Name | None = None
     project_id: UUID | None = None
     period: Period | None = None
     kind: ChargeKind | None = None
+    status: ChargeStatus | None = None
     charge_id: Name | None = None
     created_from: datetime | None = None
     created_to: datetime | None = None
@@ -78,6 +83,7 @@ class ChargeView(View):
     period: str
     time: datetime
     kind: ChargeKind
+    status: ChargeStatus
     quantity: Quantity
     event_count: int
     currency: str
@@ -159,9 +165,11 @@ class TierView(View):
 
 
 class ArithmeticView(View):
-    """The sum: the rows of the tiers add up to `price`, which is cut by `limit` and rounded to `target`.
+    """The sum for use: the rows of the tiers add up to `price`, which is cut by `limit` and rounded to `target`.
 
-    `target` less what was charged before is `amount_due`: what is charged, or waived.
+    `target` less what was due before is `amount_due`: what is charged, or waived. The minimum is a limit once the
+    period is closed. Where `not_due` says that all was `withdrawn` (the currency changed) or that the SKU was
+    `not_used_yet`, 0 stands in the target's place.
     """
 
     mode: str
@@ -172,6 +180,8 @@ class ArithmeticView(View):
     limit: Literal["minimum", "maximum"] | None
     rounding: Literal["half_up", "half_even"]
     minor_digits: int
+    is_closed: bool
+    not_due: NotDue | None
     target: Money
     charged_before: Money
     amount_due: Money
@@ -179,7 +189,7 @@ class ArithmeticView(View):
     @classmethod
     def of(cls, told: Breakdown, charge: KeptCharge, minor_digits: int) -> ArithmeticView:
         """Show a breakdown."""
-        due = charge.amount_gross + charge.waived_amount
+        due, not_due = charge.usage_due, exception_of(charge)
         return cls(
             mode=told.mode,
             included=told.included,
@@ -189,9 +199,44 @@ class ArithmeticView(View):
             limit=told.limit,
             rounding=told.rounding,
             minor_digits=minor_digits,
-            target=money_text(told.amount, charge.currency),
-            charged_before=money_text(charge.before.charged, charge.currency),
+            is_closed=charge.is_closed,
+            not_due=not_due,
+            target=money_text(Decimal(0) if not_due else told.amount, charge.currency),
+            charged_before=money_text(charge.usage_after - due, charge.currency),
             amount_due=money_text(due, charge.currency),
+        )
+
+
+class BaseFeesView(View):
+    """Base fees of the counter: `after` less `before` is `due`.
+
+    Of a charge of kind `base`: `price` × `days_left` / `days`, rounded, is what is due; negative where the fee ends.
+    Otherwise `after` is what the fees of the period come to by the terms then in force.
+    """
+
+    price: Quantity | None
+    days_left: int | None
+    days: int | None
+    before: Money
+    due: Money
+    after: Money
+    charges_url: str
+
+    @classmethod
+    def of(cls, charge: KeptCharge, price: Decimal | None) -> BaseFeesView | None:
+        """Show the base fees behind a charge; None where there are none."""
+        if charge.kind != "base" and not charge.base_due and not charge.counter_base:
+            return None
+        before = charge.counter_base - charge.base_due
+        query = f"org_id={charge.org_id}&sku={quote(charge.sku, safe='')}&period={charge.period}&kind=base"
+        return cls(
+            price=price,
+            days_left=charge.days_left,
+            days=charge.days,
+            before=money_text(before, charge.currency),
+            due=money_text(charge.base_due, charge.currency),
+            after=money_text(charge.counter_base, charge.currency),
+            charges_url=f"/pricing/charges?{query}",
         )
 
 
@@ -217,12 +262,17 @@ class TaxView(View):
 
 
 class ExplainView(View):
-    """Everything behind a charge, for redoing it by hand."""
+    """Everything behind a charge, for redoing it by hand.
+
+    What is due is `arithmetic.amount_due` and `base_fees.due` together: `amount_gross` and `waived_amount`. A charge of
+    kind `base` counts no use and has no arithmetic.
+    """
 
     charge: ChargeView
     usage: UsageLink | None
     terms: TermsView
-    arithmetic: ArithmeticView
+    arithmetic: ArithmeticView | None
+    base_fees: BaseFeesView | None
     tax: TaxView
     payable: Money
     trace_ids: list[str]

@@ -8,12 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Literal
 from uuid import UUID
 
 from eb_contracts.pricing import CounterState
 from eb_rating import Breakdown, Terms, breakdown, breakdown_closed, tax_target
 
-from .counters import OneOff
+from .counters import CURRENCY_CHANGED, OneOff
+
+ChargeStatus = Literal["open", "closed"]
+NotDue = Literal["withdrawn", "not_used_yet"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,21 @@ class KeptCharge:
         )
 
     @property
+    def status(self) -> ChargeStatus:
+        """Tell whether it was made while its period was open, or at its close and after."""
+        return "closed" if self.is_closed else "open"
+
+    @property
+    def usage_after(self) -> Decimal:
+        """Give what was due for use after this charge, base fees left out."""
+        return self.counter_charged - self.counter_base
+
+    @property
+    def usage_due(self) -> Decimal:
+        """Give the part of what became due that use made."""
+        return self.amount_gross + self.waived_amount - self.base_due
+
+    @property
     def counted(self) -> Decimal:
         """Give what the counter's quantity moved by: a base fee counts no use."""
         return Decimal(0) if self.kind == "base" else self.quantity
@@ -108,6 +127,14 @@ class TaxSums:
     rate: Decimal | None
     base: Decimal
     taxed: Decimal
+
+
+def exception_of(charge: KeptCharge) -> NotDue | None:
+    """Say why a counter isn't at its target: taken back with its currency, or open and not used yet."""
+    if charge.reason == CURRENCY_CHANGED and not charge.usage_after:
+        return "withdrawn"
+    is_used = charge.is_closed or charge.counter_quantity or charge.counter_events or charge.usage_after
+    return None if is_used else "not_used_yet"
 
 
 def redo(charge: KeptCharge, terms: Terms) -> tuple[Breakdown, TaxSums]:

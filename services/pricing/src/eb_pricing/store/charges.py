@@ -104,6 +104,7 @@ CHARGE_CONDITIONS = {
     "project_id": "project_id = {}",
     "period": "period = {}",
     "kind": "kind = {}",
+    "status": "is_closed = ({}::text = 'closed')",
     "charge_id": "charge_id = {}",
     "created_from": "created_at >= {}",
     "created_to": "created_at < {}",
