@@ -5,8 +5,6 @@ Downgrade: links asked for, assist sessions, requests made inside, each organisa
 of memberships are kept aside and brought back by the next upgrade. Nothing is lost.
 """
 
-import time
-
 from kit_tables import SCHEMAS, audit, drop, grant, keep, restore, run
 
 revision = "20250920_13"
@@ -14,14 +12,14 @@ down_revision = "20250920_12"
 branch_labels = None
 depends_on = None
 
-AUTH_KEPT = ("org_link", "assist_session")
+AUTH_KEPT = ("member_version", "org_link", "assist_session")
 
 
 def upgrade() -> None:
     """Make the tables, bring back what was kept."""
-    run(AUTH.replace("@version", str(time.time_ns() // 1000)))
+    run(AUTH)
     restore(revision, "auth", *AUTH_KEPT)
-    run(RESTORE_COLUMNS)
+    run(RESTORE_POLICIES + BACKFILL)
     audit("auth", "org_link", "org_link_id", "child_org_id")
     audit("auth", "assist_session", "assist_session_id", "org_id")
     for schema in SCHEMAS:
@@ -36,7 +34,7 @@ def downgrade() -> None:
     for schema in SCHEMAS:
         keep(revision, schema, "assist_request")
         drop(schema, "assist_request")
-    run(KEEP_COLUMNS)
+    run(KEEP_POLICIES)
     keep(revision, "auth", *AUTH_KEPT)
     drop("auth", *reversed(AUTH_KEPT))
     run(TAKE_COLUMNS)
@@ -45,8 +43,13 @@ def downgrade() -> None:
 AUTH = """
 ALTER TABLE auth.organization ADD COLUMN assist_policy text NOT NULL DEFAULT 'notify'
     CONSTRAINT organization_assist_policy CHECK (assist_policy IN ('off', 'notify', 'approve'));
-ALTER TABLE auth.membership ADD COLUMN version bigint NOT NULL DEFAULT @version;
-ALTER TABLE auth.membership ALTER COLUMN version SET DEFAULT 1;
+
+CREATE TABLE auth.member_version (
+    org_id uuid NOT NULL REFERENCES auth.organization (org_id),
+    user_id uuid NOT NULL REFERENCES auth."user" (user_id),
+    version bigint NOT NULL,
+    PRIMARY KEY (org_id, user_id)
+);
 
 CREATE TABLE auth.org_link (
     org_link_id uuid PRIMARY KEY,
@@ -95,7 +98,7 @@ CREATE INDEX assist_session_by_org ON auth.assist_session (org_id, assist_sessio
 CREATE INDEX assist_session_open_by_user ON auth.assist_session (user_id)
     WHERE status IN ('pending', 'approved', 'active');
 
-GRANT SELECT, INSERT, UPDATE ON auth.org_link, auth.assist_session TO eb_auth;
+GRANT SELECT, INSERT, UPDATE ON auth.member_version, auth.org_link, auth.assist_session TO eb_auth;
 """
 
 REQUEST = """
@@ -110,32 +113,30 @@ CREATE TABLE @schema.assist_request (
 );
 """
 
-KEEP_COLUMNS = f"""
+KEEP_POLICIES = f"""
 CREATE TABLE kept."{revision}:auth.assist_policy" AS
     SELECT org_id, assist_policy FROM auth.organization WHERE assist_policy <> 'notify';
-CREATE TABLE kept."{revision}:auth.member_version" AS
-    SELECT org_id, user_id, role::text AS role, version FROM auth.membership;
 """
 
-RESTORE_COLUMNS = f"""
+RESTORE_POLICIES = f"""
 DO $$
 BEGIN
-    IF to_regclass('kept."{revision}:auth.member_version"') IS NOT NULL THEN
+    IF to_regclass('kept."{revision}:auth.assist_policy"') IS NOT NULL THEN
         ALTER TABLE auth.organization DISABLE TRIGGER audit;
-        ALTER TABLE auth.membership DISABLE TRIGGER audit;
         UPDATE auth.organization AS o SET assist_policy = k.assist_policy
             FROM kept."{revision}:auth.assist_policy" AS k WHERE o.org_id = k.org_id;
-        UPDATE auth.membership AS m SET version = k.version FROM kept."{revision}:auth.member_version" AS k
-            WHERE m.org_id = k.org_id AND m.user_id = k.user_id AND m.role::text = k.role;
         ALTER TABLE auth.organization ENABLE TRIGGER audit;
-        ALTER TABLE auth.membership ENABLE TRIGGER audit;
-        DROP TABLE kept."{revision}:auth.assist_policy", kept."{revision}:auth.member_version";
+        DROP TABLE kept."{revision}:auth.assist_policy";
     END IF;
 END
 $$;
 """
 
+BACKFILL = """
+INSERT INTO auth.member_version (org_id, user_id, version)
+    SELECT org_id, user_id, 1 FROM auth.membership ON CONFLICT DO NOTHING;
+"""
+
 TAKE_COLUMNS = """
 ALTER TABLE auth.organization DROP COLUMN assist_policy;
-ALTER TABLE auth.membership DROP COLUMN version;
 """

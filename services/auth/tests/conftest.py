@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from email.message import Message
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 import pytest_asyncio
 import structlog
 
+from eb_auth import flows
 from eb_auth.app import SERVICE
 from eb_auth.jobs import send_mails
 from eb_kit.testing import Client, running
@@ -108,6 +110,12 @@ class AuthService:
         mails = [email.message_from_bytes(path.read_bytes()) for path in sorted(self.mailbox.glob("*.eml"))]
         return [mail["X-EB-Code"] for mail in mails if mail["To"] == address.lower()]
 
+    async def mails(self) -> list[Message]:
+        """Have the mails sent that wait, and give all that are in the box."""
+        async with self.client.context.begin("system:auth") as tx:
+            await send_mails(tx)
+        return [email.message_from_bytes(path.read_bytes()) for path in sorted(self.mailbox.glob("*.eml"))]
+
     async def ask_code(self, address: str) -> str:
         """Ask for a code and give it."""
         for path in self.mailbox.glob("*.eml"):
@@ -129,15 +137,8 @@ class AuthService:
 
     async def join(self, person: Person, org_id: object, role: str = "User") -> None:
         """Make somebody a member, as an accepted invitation would, and take the context."""
-        async with self.owner.transaction():
-            await self.owner.execute("SELECT set_config('eb.actor', 'system:test', true)")
-            await self.owner.execute(
-                "INSERT INTO auth.membership VALUES ($1, $2, $3, 'active', $4)",
-                UUID(str(org_id)),
-                UUID(person.user_id),
-                role,
-                self.client.context.clock.now(),
-            )
+        async with self.client.context.begin("system:test") as tx:
+            await flows.join(tx, UUID(str(org_id)), UUID(person.user_id), role)
         assert (await person.refresh(org_id)).status == 200
 
     def staff(self, *roles: str) -> dict[str, str]:

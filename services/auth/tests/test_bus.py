@@ -36,7 +36,7 @@ async def test_facts_leave(fresh_db: ClonedDatabase, fresh_bus: str, tmp_path: P
     async with running(
         SERVICE, fresh_db.dsn("auth"), fresh_bus, doors=("api", "consumers"), environ=settings
     ) as client:
-        await leave_one_of_each(await AuthService(client, tmp_path, owner).sign_in())
+        await leave_one_of_each(await AuthService(client, tmp_path, owner, fresh_db.owner_dsn).sign_in())
 
         await until(owner, "SELECT count(*) FROM auth.outbox WHERE sent_at IS NULL", 0)
         async with client.http.get(f"{client.admin_url}/readyz") as answer:
@@ -44,6 +44,7 @@ async def test_facts_leave(fresh_db: ClonedDatabase, fresh_bus: str, tmp_path: P
     types = await owner.fetch("SELECT DISTINCT type FROM auth.outbox")
     assert {row["type"] for row in types} == {
         "auth.org.changed.v1",
+        "auth.member.changed.v1",
         "auth.project.changed.v1",
         "auth.signing_key.changed.v1",
         "auth.access.revoked.v1",
@@ -58,9 +59,9 @@ async def test_a_lost_read_model_is_there_again_after_a_start(
     settings = {"EB_MAILBOX_DIR": str(tmp_path)}
     dsn = fresh_db.dsn("auth")
     async with running(SERVICE, dsn, NO_BROKER, doors=("api",), environ=settings) as client:
-        await leave_one_of_each(await AuthService(client, tmp_path, owner).sign_in())
+        await leave_one_of_each(await AuthService(client, tmp_path, owner, fresh_db.owner_dsn).sign_in())
         known = [row for row in await owner.fetch(KNOWN) if not row["entity_id"].startswith("test-")]
-    assert {row["entity"] for row in known} == {"org", "project", "signing_key", "revocation"}
+    assert {row["entity"] for row in known} == {"org", "member", "project", "signing_key", "revocation"}
 
     await owner.execute("TRUNCATE auth.known")
     async with running(SERVICE, dsn, NO_BROKER, doors=("api",), environ=settings):

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from eb_auth.domain import codes, sealing
 from eb_auth.domain.addresses import canonical_address
 from eb_auth.domain.errors import LastAdmin, MaxDepth
+from eb_auth.domain.hierarchy import child_depth
 from eb_auth.domain.members import keep_an_admin
-from eb_auth.domain.orgs import child_depth, is_timezone
+from eb_auth.domain.orgs import is_timezone
 from eb_auth.domain.sessions import GRACE, Session, Verdict, judge
 
 NOW = datetime(2026, 11, 4, 2, 0, tzinfo=UTC)

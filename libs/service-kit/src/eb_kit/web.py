@@ -69,6 +69,7 @@ __all__ = [
     "accepted",
     "admin_app",
     "answer",
+    "body_of",
     "created",
     "make_app",
     "no_content",
@@ -404,7 +405,11 @@ async def read_json(request: web.Request) -> Any:
 
 async def read_body(request: web.Request, model: type[M]) -> M:
     """Give the body as `model`; BodyInvalid points at each fault, besides what `read_json` raises."""
-    value = await read_json(request)
+    return body_of(await read_json(request), model)
+
+
+def body_of(value: Any, model: type[M]) -> M:
+    """Give a parsed body as `model`, where what it says decides which; BodyInvalid points at each fault."""
     try:
         body: M = validate(model, value)
     except ValidationError as error:

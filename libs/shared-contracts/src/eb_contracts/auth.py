@@ -35,16 +35,13 @@ class OrgChanged(EntityFact):
 
 @register
 class MemberChanged(EntityFact):
-    """Somebody's roles in one organisation: the membership's, and a group role that reaches all below it.
-
-    Versions are microseconds of the machine's clock: a membership may end and begin again.
-    """
+    """Somebody's roles in one organisation: the membership's, and a group role that reaches all below it."""
 
     TYPE = "auth.member.changed.v1"
     ENTITY = "member"
     org_id: UUID
     user_id: UUID
-    role: str
+    role: str | None
     group_role: str | None = None
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,6 +21,7 @@ from eb_kit import readmodels
 from eb_kit.tx import Tx
 
 from .domain import audit, codes, sealing, tokens
+from .domain.assist import AssistSession
 from .domain.credentials import ApiKey, key_digest, key_fact, key_text
 from .domain.errors import IdentityConflict, TooManyAttempts
 from .domain.mails import CODE, Mail
@@ -28,8 +29,8 @@ from .domain.oidc import Identity
 from .domain.orgs import Org
 from .domain.sessions import REFRESH_PREFIX, Session, Verdict, judge, token_digest
 from .settings import Settings
+from .store import assist, credentials, facts, hierarchy, members, oidc, orgs, sessions, sign_in
 from .store import audit as audit_store
-from .store import credentials, facts, members, oidc, orgs, sessions, sign_in
 
 MAIL_PURPOSE = "mail"
 CODE_PURPOSE = "login code"
@@ -41,10 +42,11 @@ PER_NETWORK_ADDRESS = 30
 ORGS_PER_USER = 60
 INVITATIONS_PER_USER = 60
 FACTS_A_PAGE = 500
+MOST_ADMINS_TOLD = 100
 LINKS_A_PAGE = 2_000
+HEADS_A_BATCH = 500
 MOST_SESSIONS = 10_000
 
-HEADS_A_BATCH = 500
 
 @dataclass(frozen=True, slots=True)
 class Device:
@@ -184,17 +186,26 @@ async def refresh(tx: Tx, refresh_token: str, org_id: UUID | None) -> Issued | N
 
 
 async def _issue(tx: Tx, session: Session, org_id: UUID | None, *, must_hold_role: bool = False) -> Issued:
-    role = await members.lock_role(tx, org_id, session.user_id) if org_id else None
-    if role is None and must_hold_role:
+    held = await _lock_roles(tx, org_id, session.user_id) if org_id else ()
+    if not held and must_hold_role:
         raise NotFound
-    context = org_id if role else None
+    context = org_id if held else None
     idle_expires_at = tx.now + timedelta(seconds=settings_of(tx).session_idle_s)
     await sessions.update_session_use(tx, session.session_id, context, idle_expires_at)
     refresh_token = REFRESH_PREFIX + secrets.token_urlsafe(32)
     await sessions.insert_token(tx, session.session_id, token_digest(refresh_token))
-    roles = (*([role] if role else ()), *await members.lock_platform_roles(tx, session.user_id))
+    roles = (*held, *await members.lock_platform_roles(tx, session.user_id))
     grant = tokens.Grant(session.user_id, session.session_id, context, roles, session.signed_in_at)
     return Issued(session.session_id, session.user_id, refresh_token, await access_token(tx, grant))
+
+
+async def _lock_roles(tx: Tx, org_id: UUID, user_id: UUID) -> tuple[str, ...]:
+    """Give the roles that somebody holds on an organisation itself, which stay until `tx` ends; none but members do."""
+    role = await members.lock_role(tx, org_id, user_id)
+    if role is None:
+        return ()
+    group_role = await members.find_group_role(tx, org_id, user_id)
+    return (role, group_role.role) if group_role else (role,)
 
 
 async def access_token(tx: Tx, grant: tokens.Grant, lifetime: timedelta = tokens.TOKEN_LIFETIME) -> str:
@@ -237,6 +248,7 @@ async def end_session(tx: Tx, session: Session, reason: str) -> None:
     """End a locked session and everything it issued; a session that has ended stays as it is."""
     if session.revoked_at is None:
         await sessions.update_session_revoked(tx, session.session_id, reason)
+        await assist.update_session_ended(tx, session.session_id)
         await void_tokens(tx, f"session:{session.session_id}")
 
 
@@ -279,17 +291,57 @@ async def revoke_key(tx: Tx, key: ApiKey) -> None:
 async def found_org(tx: Tx, org: Org, user_id: UUID) -> Org:
     """Keep a new organisation with its creator as Admin, and announce it; raises OrgSlugTaken."""
     await orgs.insert_org(tx, org)
-    await members.insert_member(tx, org.org_id, user_id, "Admin")
+    member = await members.insert_member(tx, org.org_id, user_id, "Admin")
     await sign_in.update_default_org(tx, user_id, org.org_id)
-    await tx.announce(await orgs.get_org_fact(tx, org))
+    await tx.announce(await orgs.get_org_fact(tx, org), member)
     return org
 
 
 async def join(tx: Tx, org_id: UUID, user_id: UUID, role: str) -> None:
     """Make somebody a member, unless they are one; the caller holds the organisation's row."""
     if await members.lock_role(tx, org_id, user_id) is None:
-        await members.insert_member(tx, org_id, user_id, role)
+        await tx.announce(await members.insert_member(tx, org_id, user_id, role))
         await sign_in.update_default_org(tx, user_id, org_id)
+
+
+async def move_org(tx: Tx, org_id: UUID, parent_id: UUID | None) -> Org:
+    """Hang a subtree below another parent, or below none; the caller holds the roots and has checked the place.
+
+    Assist sessions by a group role end where the group is left.
+    """
+    org = await announce_org(tx, await hierarchy.update_parent(tx, org_id, parent_id))
+    await _void_assists(tx, await assist.update_lost_below(tx, org_id))
+    return org
+
+
+async def end_assist(tx: Tx, session: AssistSession) -> AssistSession:
+    """End a locked assist session and void its token."""
+    ended = {"status": "ended", "ended_by": tx.actor, "ended_at": tx.now}
+    await _void_assists(tx, [session.assist_session_id])
+    return await assist.update_assist(tx, session.assist_session_id, ended)
+
+
+async def end_assists_in(tx: Tx, org_id: UUID) -> None:
+    """End all assist sessions in an organisation that wants no more of them."""
+    await _void_assists(tx, await assist.update_org_ended(tx, org_id))
+
+
+async def end_lost_assists(tx: Tx, user_id: UUID) -> None:
+    """End a helper's assist sessions whose role is gone."""
+    await _void_assists(tx, await assist.update_lost_of_user(tx, user_id))
+
+
+async def _void_assists(tx: Tx, assist_session_ids: Sequence[UUID]) -> None:
+    for assist_session_id in assist_session_ids:
+        await void_tokens(tx, f"assist:{assist_session_id}")
+
+
+async def mail_admins(
+    tx: Tx, org_id: UUID, kind: str, facts: Mapping[str, str], expires_at: datetime
+) -> None:
+    """Have the same mail sent to each Admin of an organisation."""
+    for address in await members.list_admin_emails(tx, org_id, MOST_ADMINS_TOLD):
+        await queue_mail(tx, Mail(address, kind, facts), expires_at)
 
 
 async def announce_org(tx: Tx, org: Org) -> Org:
@@ -355,6 +407,27 @@ async def chain_entries(tx: Tx, entries: Sequence[tuple[str, AuditEntry]]) -> No
     await audit_store.update_heads(tx, moved)
 
 
+async def reseal(tx: Tx) -> int:
+    """Seal anew with the secret in use what an older one sealed and what lasts: signing keys, heads of audit chains.
+
+    Give how many; a head whose seal no secret made stays as it is, for the proof to find.
+    """
+    count = 0
+    await credentials.lock_signing_keys(tx)
+    for key in await credentials.list_live_signing_keys(tx):
+        try:
+            sealing.unseal(settings_of(tx).auth_secret[0], SIGNING_PURPOSE, key.sealed_private)
+        except InvalidTag:
+            private = unseal(tx, SIGNING_PURPOSE, key.sealed_private)
+            await credentials.update_signing_key_sealed(tx, key.kid, seal(tx, SIGNING_PURPOSE, private))
+            count += 1
+    newest, *older = audit_keys(settings_of(tx))
+    found = await audit_store.take_heads_sealed_otherwise(tx, audit.fingerprint(newest), HEADS_A_BATCH)
+    good = [one.head for one in found if audit.is_sealed(one.head, one.seal, older)]
+    await audit_store.update_heads(tx, [audit_store.Sealed(head, audit.seal(newest, head)) for head in good])
+    return count + len(good)
+
+
 Opener = Callable[[], AbstractAsyncContextManager[Tx]]
 
 
@@ -398,24 +471,3 @@ async def erase_person(tx: Tx, user: sign_in.User) -> int:
     for session in await sessions.list_live_sessions(tx, user.user_id, None, MOST_SESSIONS):
         await end_session(tx, session, "erased")
     return await audit_store.delete_personal(tx, user.email)
-async def reseal(tx: Tx) -> int:
-    """Seal anew with the secret in use what an older one sealed and what lasts: signing keys, heads of audit chains.
-
-    Give how many; a head whose seal no secret made stays as it is, for the proof to find.
-    """
-    count = 0
-    await credentials.lock_signing_keys(tx)
-    for key in await credentials.list_live_signing_keys(tx):
-        try:
-            sealing.unseal(settings_of(tx).auth_secret[0], SIGNING_PURPOSE, key.sealed_private)
-        except InvalidTag:
-            private = unseal(tx, SIGNING_PURPOSE, key.sealed_private)
-            await credentials.update_signing_key_sealed(tx, key.kid, seal(tx, SIGNING_PURPOSE, private))
-            count += 1
-    newest, *older = audit_keys(settings_of(tx))
-    found = await audit_store.take_heads_sealed_otherwise(tx, audit.fingerprint(newest), HEADS_A_BATCH)
-    good = [one.head for one in found if audit.is_sealed(one.head, one.seal, older)]
-    await audit_store.update_heads(tx, [audit_store.Sealed(head, audit.seal(newest, head)) for head in good])
-    return count + len(good)
-
-

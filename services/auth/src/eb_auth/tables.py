@@ -72,9 +72,16 @@ membership = Table(
     Column("role", MEMBERSHIP_ROLE, nullable=False),
     Column("status", MEMBERSHIP_STATUS, nullable=False),
     _at("created_at"),
-    Column("version", BigInteger, nullable=False, server_default="1"),
     Index("membership_by_age", "org_id", "created_at", "user_id"),
     Index("membership_by_user", "user_id", "org_id"),
+)
+
+member_version = Table(
+    "member_version",
+    metadata,
+    Column("org_id", Uuid, ForeignKey("auth.organization.org_id"), primary_key=True),
+    Column("user_id", Uuid, ForeignKey("auth.user.user_id"), primary_key=True),
+    Column("version", BigInteger, nullable=False),
 )
 
 platform_role = Table(

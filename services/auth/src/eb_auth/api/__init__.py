@@ -1,6 +1,19 @@
 """HTTP doors of the auth service."""
 
-from . import audit, credentials, hierarchy, invitations, members, oidc, orgs, sign_in
+from . import assist, audit, credentials, groups, hierarchy, invitations, links, members, oidc, orgs, sign_in
 from .routes import routes
 
-__all__ = ["audit", "credentials", "hierarchy", "invitations", "members", "oidc", "orgs", "routes", "sign_in"]
+__all__ = [
+    "assist",
+    "audit",
+    "credentials",
+    "groups",
+    "hierarchy",
+    "invitations",
+    "links",
+    "members",
+    "oidc",
+    "orgs",
+    "routes",
+    "sign_in",
+]

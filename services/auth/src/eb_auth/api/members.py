@@ -54,7 +54,7 @@ async def update_member(request: web.Request) -> web.Response:
     async with begin(request) as tx:
         member = await _lock_for_change(tx, org_id, path_uuid(request, "user_id"), body.role)
         if member.role != body.role:
-            await members.update_member_role(tx, org_id, member.user_id, body.role)
+            await tx.announce(await members.update_member_role(tx, org_id, member.user_id, body.role))
             await flows.void_tokens(tx, f"member:{org_id}:{member.user_id}")
             member = await members.lock_member(tx, org_id, member.user_id)
         return tx.answer(ok(MemberView.of(member)))
@@ -67,9 +67,10 @@ async def remove_member(request: web.Request) -> web.Response:
     await reach(request, org_id, roles=None if user_id == caller(request).user_id else OTHERS_ROLES)
     async with begin(request) as tx:
         await _lock_for_change(tx, org_id, user_id, None)
-        await members.delete_member(tx, org_id, user_id)
+        await tx.announce(await members.delete_member(tx, org_id, user_id))
         await sign_in.clear_default_org(tx, user_id, org_id)
         await flows.void_tokens(tx, f"member:{org_id}:{user_id}")
+        await flows.end_lost_assists(tx, user_id)
         return tx.answer(no_content())
 
 

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from eb_contracts.errors import NotFound
 from eb_contracts.ids import new_id
-from eb_kit.access import Forbidden, caller, reach
+from eb_kit.access import ContextMismatch, Forbidden, caller, reach
 from eb_kit.paging import page_of, read_cursor
 from eb_kit.tx import Tx, begin
 from eb_kit.web import Page, created, ok, path_uuid, read_body, read_query
@@ -29,7 +29,8 @@ from .shapes import (
 )
 
 COST_CENTER_ROLES = frozenset({"Admin", "GroupBilling", "Operator"})
-PROJECT_ROLES = frozenset({"User", "Admin", "GroupAdmin", "Operator"})
+PROJECT_ROLES = frozenset({"User", "Admin", "GroupAdmin", "Operator", "assist_rw"})
+OWN_ADMINS = frozenset({"Admin"})
 
 
 @routes.post("/orgs", body=CreateOrg, answer=OrgView, status=201, errors=(OrgSlugTaken, TooManyAttempts))
@@ -66,30 +67,39 @@ def new_org(tx: Tx, body: CreateOrg, billing_email: str, parent: Org | None = No
 async def get_org(request: web.Request) -> web.Response:
     """Give an organisation; of a public one a stranger who is signed in sees name and slug."""
     org_id = path_uuid(request, "org_id")
+    refusal: NotFound | ContextMismatch | None = None
     try:
         await reach(request, org_id)
-        has_right = True
-    except NotFound:
-        has_right = False
+    except (NotFound, ContextMismatch) as outside:
+        refusal = outside
     async with begin(request) as tx:
         org = await orgs.get_org(tx, org_id)
-    if not has_right and (org.visibility != "public" or caller(request).kind != "user"):
-        raise NotFound
-    return ok(OrgView.of(org) if has_right else PublicOrgView.of(org))
+    if refusal is None:
+        return ok(OrgView.of(org))
+    if org.visibility != "public" or caller(request).kind != "user":
+        raise refusal
+    return ok(PublicOrgView.of(org))
 
 
 @routes.patch("/orgs/{org_id}", body=UpdateOrg, answer=OrgView, errors=(NotFound, OrgSlugTaken))
 async def update_org(request: web.Request) -> web.Response:
-    """Change an organisation's settings; 200 with it. The country is the Operator's to change."""
+    """Change an organisation's settings; 200 with it. The country is the Operator's to change.
+
+    Whether and how it may be assisted is for its own Admins; `off` ends what is running.
+    """
     org_id = path_uuid(request, "org_id")
     await reach(request, org_id)
     body = await read_body(request, UpdateOrg)
     if "country" in body.model_fields_set and not caller(request).has_role("Operator"):
         raise Forbidden("Only the platform's Operator changes the country.")
+    if "assist_policy" in body.model_fields_set:
+        await reach(request, org_id, roles=OWN_ADMINS)
     async with begin(request) as tx:
         org = await orgs.lock_org(tx, org_id)
         if changes := _changes(org, body):
             org = await flows.announce_org(tx, await orgs.update_org(tx, org_id, changes))
+            if changes.get("assist_policy") == "off":
+                await flows.end_assists_in(tx, org_id)
         return tx.answer(ok(OrgView.of(org)))
 
 

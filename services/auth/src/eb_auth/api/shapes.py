@@ -14,8 +14,9 @@ from eb_kit.policy import known_scopes
 
 from ..domain.addresses import canonical_address
 from ..domain.credentials import ApiKey
+from ..domain.hierarchy import Relative
 from ..domain.members import Member
-from ..domain.orgs import Org, Project, Relative, is_timezone
+from ..domain.orgs import Org, Project, is_timezone
 from ..domain.sessions import Session
 from ..domain.tokens import TOKEN_LIFETIME
 from ..flows import Issued
@@ -50,6 +51,7 @@ Timezone = Annotated[str, Text(1, 64), AfterValidator(_timezone)]
 Name = Annotated[str, Text(1, 200)]
 Country = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
 Visibility = Literal["private", "partners", "public"]
+AssistPolicy = Literal["off", "notify", "approve"]
 Role = Literal["Admin", "User"]
 Scopes = Annotated[
     tuple[Annotated[str, AfterValidator(_scope)], ...],
@@ -190,7 +192,7 @@ class CreateOrg(Input):
 
 
 class UpdateOrg(Input):
-    """What changes of an organisation; members left out stay. `country` is the Operator's."""
+    """What changes of an organisation; members left out stay. `country` is the Operator's, `assist_policy` Admins'."""
 
     legal_name: Name = ""
     org_slug: Slug = ""
@@ -199,6 +201,7 @@ class UpdateOrg(Input):
     tax_id: Annotated[str, Text(1, 64)] | None = None
     visibility: Visibility = "private"
     country: Country = ""
+    assist_policy: AssistPolicy = "notify"
 
 
 class OrgView(View):
@@ -213,6 +216,7 @@ class OrgView(View):
     visibility: str
     country: str
     parent_org_id: UUID | None
+    assist_policy: str
     created_at: datetime
 
     @classmethod
@@ -228,6 +232,7 @@ class OrgView(View):
             visibility=org.visibility,
             country=org.country,
             parent_org_id=org.parent_org_id,
+            assist_policy=org.assist_policy,
             created_at=org.created_at,
         )
 

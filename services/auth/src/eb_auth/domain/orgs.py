@@ -13,9 +13,6 @@ from zoneinfo import available_timezones
 
 from eb_contracts.auth import OrgChanged, ParentLink, ProjectChanged
 
-from .errors import MaxDepth
-
-MAX_DEPTH = 10
 DEFAULT_COUNTRY = "AU"
 DEFAULT_TIMEZONE = "UTC"
 
@@ -35,6 +32,7 @@ class Org:
     parent_org_id: UUID | None
     created_at: datetime
     version: int
+    assist_policy: str = "notify"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,23 +45,6 @@ class Project:
     cost_center_id: UUID | None
     created_at: datetime
     version: int
-
-
-@dataclass(frozen=True, slots=True)
-class Relative:
-    """An organisation as a list of the hierarchy shows it; `depth` in edges from the one asked about."""
-
-    org_id: UUID
-    parent_org_id: UUID | None
-    legal_name: str
-    depth: int
-
-
-def child_depth(parent_depth: int) -> int:
-    """Give the depth of a new child in edges from its root; raises MaxDepth over ten."""
-    if parent_depth >= MAX_DEPTH:
-        raise MaxDepth(max_depth=MAX_DEPTH)
-    return parent_depth + 1
 
 
 def is_timezone(name: str) -> bool:

@@ -20,6 +20,21 @@ STAFF_TOKEN_LIFETIME = timedelta(hours=12)
 
 
 @dataclass(frozen=True, slots=True)
+class AssistGrant:
+    """Who really acts in an assist session, by which group role (None: the platform's staff), until when."""
+
+    helper_id: UUID
+    via_org_id: UUID | None
+    until: datetime
+
+    @property
+    def claims(self) -> dict[str, object]:
+        """Give the claims of the token (RFC 8693)."""
+        about = {"via": str(self.via_org_id) if self.via_org_id else None, "until": self.until.timestamp()}
+        return {"act": {"sub": str(self.helper_id)}, "assist": about}
+
+
+@dataclass(frozen=True, slots=True)
 class Grant:
     """Who an access token is about; `roles` hold in the context of `org_id` or, platform roles, everywhere."""
 
@@ -28,6 +43,7 @@ class Grant:
     org_id: UUID | None
     roles: tuple[str, ...]
     signed_in_at: datetime
+    assist: AssistGrant | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +71,7 @@ def sign(
         "exp": starts + lifetime.total_seconds(),
         "jti": str(token_id),
         "auth_time": grant.signed_in_at.timestamp(),
+        **(grant.assist.claims if grant.assist else {}),
     }
     private = Ed25519PrivateKey.from_private_bytes(key.private)
     return jwt.encode(claims, private, algorithm="EdDSA", headers={"kid": key.kid})

@@ -7,12 +7,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from eb_contracts.base import EntityFact
 from eb_kit.tx import Tx
 
-from . import credentials, orgs, sessions
+from . import credentials, members, orgs, sessions
 
 Lister = Callable[[Tx, str | None, int], Awaitable[Sequence[EntityFact]]]
 
 LISTERS: dict[str, Lister] = {
     "org": orgs.list_org_facts,
+    "member": members.list_member_facts,
     "project": orgs.list_project_facts,
     "api_key": credentials.list_key_facts,
     "signing_key": credentials.list_signing_key_facts,
@@ -22,6 +23,7 @@ LISTERS: dict[str, Lister] = {
 
 ROWS = {
     "org": ("organization", "org_id"),
+    "member": ("member_version", "org_id || ':' || r.user_id"),
     "project": ("project", "project_id"),
     "api_key": ("api_key", "key_id"),
     "signing_key": ("signing_key", "kid"),

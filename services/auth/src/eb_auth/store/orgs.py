@@ -1,4 +1,4 @@
-"""Organisations, the closure table of their hierarchy, and projects."""
+"""Organisations, each with its first place in the hierarchy, and projects."""
 
 from __future__ import annotations
 
@@ -13,24 +13,23 @@ from eb_contracts.errors import NotFound
 from eb_kit.tx import Tx
 
 from ..domain.errors import OrgSlugTaken
-from ..domain.orgs import Org, Project, Relative, org_fact, project_fact
+from ..domain.orgs import Org, Project, org_fact, project_fact
 
 ORG = (
     "org_id, legal_name, org_slug, billing_email, default_timezone, tax_id, visibility, country, parent_org_id,"
-    " created_at, version"
+    " created_at, version, assist_policy"
 )
 PROJECT = "project_id, org_id, name, cost_center_id, created_at, version"
-RELATIVE = "o.org_id, o.parent_org_id, o.legal_name, h.depth"
 
 
 async def insert_org(tx: Tx, org: Org) -> None:
     """Keep a new organisation, its pairs in the closure table and its first parent link; raises OrgSlugTaken.
 
-    The caller has locked the root of the parent (`lock_root`), if there is a parent.
+    The caller has locked the root of the parent (`hierarchy.lock_roots`), if there is a parent.
     """
     try:
         await tx.execute(
-            f"INSERT INTO organization ({ORG}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+            f"INSERT INTO organization ({ORG}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
             *(getattr(org, name.strip()) for name in ORG.split(",")),
         )
     except asyncpg.UniqueViolationError as error:
@@ -75,27 +74,6 @@ async def lock_org(tx: Tx, org_id: UUID) -> Org:
     return Org(*row)
 
 
-async def lock_root(tx: Tx, org_id: UUID) -> int:
-    """Lock the hierarchy around an organisation until `tx` ends; give the organisation's depth. Raises NotFound.
-
-    Whoever changes a hierarchy locks its root first, roots in the order of their ids. The root is read again
-    under the lock: it may have changed while we waited for it.
-    """
-    while (top := await _root_of(tx, org_id)) is not None:
-        await tx.execute("SELECT 1 FROM organization WHERE org_id = $1 FOR NO KEY UPDATE", top[0])
-        if await _root_of(tx, org_id) == top:
-            return top[1]
-    raise NotFound
-
-
-async def _root_of(tx: Tx, org_id: UUID) -> tuple[UUID, int] | None:
-    row = await tx.fetchrow(
-        "SELECT ancestor_org_id, depth FROM org_hierarchy WHERE descendant_org_id = $1 ORDER BY depth DESC LIMIT 1",
-        org_id,
-    )
-    return (row["ancestor_org_id"], row["depth"]) if row else None
-
-
 async def update_org(tx: Tx, org_id: UUID, changes: Mapping[str, Any]) -> Org:
     """Change named columns of an organisation; raises OrgSlugTaken."""
     try:
@@ -126,44 +104,6 @@ async def list_billed_to(tx: Tx, email: str, limit: int) -> list[UUID]:
         "SELECT org_id FROM organization WHERE lower(billing_email) = lower($1) LIMIT $2", email, limit
     )
     return [row["org_id"] for row in rows]
-
-
-async def list_children(tx: Tx, org_id: UUID, before: UUID | None, limit: int) -> list[Relative]:
-    """Give a page of an organisation's children, newest first."""
-    rows = await tx.fetch(
-        f"SELECT {RELATIVE} FROM org_hierarchy h JOIN organization o ON o.org_id = h.descendant_org_id"
-        " WHERE h.ancestor_org_id = $1 AND h.depth = 1 AND ($2::uuid IS NULL OR h.descendant_org_id < $2)"
-        " ORDER BY h.descendant_org_id DESC LIMIT $3",
-        org_id,
-        before,
-        limit,
-    )
-    return [Relative(*row) for row in rows]
-
-
-async def list_descendants(tx: Tx, org_id: UUID, before: UUID | None, limit: int) -> list[Relative]:
-    """Give a page of all organisations below one, newest first."""
-    rows = await tx.fetch(
-        f"SELECT {RELATIVE} FROM org_hierarchy h JOIN organization o ON o.org_id = h.descendant_org_id"
-        " WHERE h.ancestor_org_id = $1 AND h.depth > 0 AND ($2::uuid IS NULL OR h.descendant_org_id < $2)"
-        " ORDER BY h.descendant_org_id DESC LIMIT $3",
-        org_id,
-        before,
-        limit,
-    )
-    return [Relative(*row) for row in rows]
-
-
-async def list_ancestors(tx: Tx, org_id: UUID, above: int, limit: int) -> list[Relative]:
-    """Give the organisations more than `above` edges above one, the nearest first."""
-    rows = await tx.fetch(
-        f"SELECT {RELATIVE} FROM org_hierarchy h JOIN organization o ON o.org_id = h.ancestor_org_id"
-        " WHERE h.descendant_org_id = $1 AND h.depth > $2 ORDER BY h.depth LIMIT $3",
-        org_id,
-        above,
-        limit,
-    )
-    return [Relative(*row) for row in rows]
 
 
 async def get_org_fact(tx: Tx, org: Org) -> OrgChanged:
