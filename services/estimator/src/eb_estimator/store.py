@@ -109,10 +109,14 @@ async def find_estimate(tx: Tx, org_id: UUID, cache_key: bytes) -> dict[str, Any
 async def insert_estimate_once(
     tx: Tx, cache_key: bytes, inputs: Mapping[str, Any], result: Mapping[str, Any]
 ) -> None:
-    """Keep an answer; kept by somebody else meanwhile, it is the same."""
+    """Keep an answer; kept by somebody else meanwhile, it is the same.
+
+    The commit doesn't wait for the disk: an answer that is lost is computed again.
+    """
     await tx.execute(
-        "INSERT INTO pricing_estimate (estimate_id, org_id, project_id, inputs, result, created_at, cache_key)"
-        " VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (org_id, cache_key) DO NOTHING",
+        "WITH hurried AS (SELECT set_config('synchronous_commit', 'off', true))"
+        " INSERT INTO pricing_estimate (estimate_id, org_id, project_id, inputs, result, created_at, cache_key)"
+        " SELECT $1, $2, $3, $4, $5, $6, $7 FROM hurried ON CONFLICT (org_id, cache_key) DO NOTHING",
         new_id(),
         inputs["org_id"],
         inputs["project_id"],

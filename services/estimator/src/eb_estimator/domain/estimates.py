@@ -17,7 +17,7 @@ from uuid import UUID
 
 from eb_contracts.errors import Fault
 from eb_contracts.money import money_text, plain_text
-from eb_rating import Terms, TierLine, breakdown_closed, tax_target
+from eb_rating import Terms, TierLine, breakdown_closed, target_closed, tax_target
 from eb_rating.base_fees import BaseFee
 from eb_rating.exact import EXACT
 from eb_rating.prices import OrgPrices, Priced, TermsMissing
@@ -213,13 +213,12 @@ def _line(sku: str, uses: Decimal, inputs: Inputs, basis: Basis) -> Told:
     quantity = EXACT.multiply(uses, Decimal(inputs.leads))
     events = inputs.leads if quantity else 0
     after = breakdown_closed(EXACT.add(start.quantity, quantity), start.events + events, priced.terms)
-    before = breakdown_closed(start.quantity, start.events, priced.terms)
     if after.quantity >= BOUND or after.amount >= BOUND:
         raise EstimateTooLarge(
             faults=(Fault(f"/skus/{_escaped(sku)}", "too_large", "Too much to be billed."),)
         )
-    already = before.amount if inputs.from_current_usage else ZERO
-    overage = EXACT.subtract(after.billable, before.billable)
+    already = target_closed(start.quantity, start.events, priced.terms) if inputs.from_current_usage else ZERO
+    overage = EXACT.subtract(after.billable, max(ZERO, EXACT.subtract(start.quantity, priced.terms.included)))
     tax = _tax(sku, after.amount, basis) - _tax(sku, already, basis)
     line = {
         "sku": sku,
