@@ -22,8 +22,8 @@ CHECKS: dict[str, str] = {
         SELECT org_id, charge_id, c.amount_gross AS priced, l.amount_gross AS posted, c.quantity, l.quantity AS q
         FROM pricing.charge c
         FULL JOIN (SELECT * FROM ledger.ledger WHERE charge_id IS NOT NULL) l USING (org_id, charge_id)
-        WHERE (c.amount_gross, c.quantity, c.tax_amount, c.waived_amount)
-              IS DISTINCT FROM (l.amount_gross, l.quantity, l.tax_amount, l.waived_amount)""",
+        WHERE (c.amount_gross, c.quantity, c.tax_amount, c.waived_amount, c.credit_applied)
+              IS DISTINCT FROM (l.amount_gross, l.quantity, l.tax_amount, l.waived_amount, l.credit_applied)""",
     "an event counts once": """
         SELECT org_id, request_id, count(*) FROM metering_ingest.metering_event
         GROUP BY 1, 2 HAVING count(*) > 1""",
@@ -32,12 +32,43 @@ CHECKS: dict[str, str] = {
         FROM metering_ingest.event_key k FULL JOIN metering_ingest.metering_event e USING (org_id, request_id)
         WHERE k.event_id IS DISTINCT FROM e.event_id""",
     "charges of a counter telescope": """
-        SELECT org_id, sku, period, k.charged, c.charged AS sum, k.quantity, c.quantity AS q
+        SELECT org_id, sku, period, k.charged, c.charged AS sum, k.waived, c.waived AS cut, k.quantity, c.quantity AS q
         FROM pricing.counter k FULL JOIN (
-            SELECT org_id, sku, period, sum(amount_gross + waived_amount) AS charged, sum(quantity) AS quantity
+            SELECT org_id, sku, period, sum(amount_gross + waived_amount) AS charged, sum(quantity) AS quantity,
+                   sum(waived_amount) AS waived
             FROM pricing.charge GROUP BY 1, 2, 3) c USING (org_id, sku, period)
-        WHERE coalesce(k.charged + k.waived, 0) <> coalesce(c.charged, 0)
+        WHERE coalesce(k.charged, 0) <> coalesce(c.charged, 0) OR coalesce(k.waived, 0) <> coalesce(c.waived, 0)
            OR coalesce(k.quantity, 0) <> coalesce(c.quantity, 0)""",
+    "credit pays a part of gross, with its sign": """
+        SELECT org_id, charge_id, amount_gross, credit_applied FROM pricing.charge
+        WHERE credit_applied * amount_gross < 0 OR abs(credit_applied) > abs(amount_gross)""",
+    "what caps cut of a charge is what was waived": """
+        SELECT org_id, charge_id, c.waived_amount, x.cut
+        FROM pricing.charge c FULL JOIN (
+            SELECT org_id, charge_id, sum(due - granted + granted_before) AS cut FROM pricing.cap_cut
+            GROUP BY 1, 2) x USING (org_id, charge_id)
+        WHERE (x.cut IS NULL AND c.waived_amount > 0) OR x.cut <> c.waived_amount OR c.charge_id IS NULL""",
+    "a budget was charged the sum of its charges": """
+        SELECT b.org_id, b.budget_id, s.period, s.charged, s.granted, c.gross
+        FROM pricing.budget b JOIN pricing.budget_spend s USING (budget_id) CROSS JOIN LATERAL (
+            SELECT coalesce(sum(amount_gross), 0) AS gross FROM pricing.charge c
+            WHERE c.org_id = b.org_id AND c.period = s.period AND c.currency = b.currency
+              AND (b.project_id IS NULL OR c.project_id = b.project_id)) c
+        WHERE s.charged <> c.gross OR (b.project_id IS NULL AND s.granted <> s.charged)""",
+    "nothing is granted above a cap": """
+        SELECT budget_id, period, total, granted, ceiling FROM pricing.budget_spend
+        WHERE granted > ceiling OR granted > total""",
+    "a credit's draws are what was drawn, and no more than it holds": """
+        SELECT c.org_id, c.credit_id, c.amount, u.drawn, d.drawn AS draws
+        FROM pricing.credit c LEFT JOIN pricing.credit_use u USING (credit_id) LEFT JOIN (
+            SELECT credit_id, sum(amount) AS drawn FROM pricing.credit_draw GROUP BY 1) d USING (credit_id)
+        WHERE u.drawn IS DISTINCT FROM coalesce(d.drawn, 0) OR NOT u.drawn BETWEEN 0 AND c.amount""",
+    "a charge's credit is the sum of its draws": """
+        SELECT org_id, charge_id, c.credit_applied, d.drawn
+        FROM pricing.charge c FULL JOIN (
+            SELECT org_id, charge_id, sum(amount) AS drawn FROM pricing.credit_draw GROUP BY 1, 2) d
+            USING (org_id, charge_id)
+        WHERE coalesce(c.credit_applied, 0) <> coalesce(d.drawn, 0)""",
     "one posting per charge, one line per posting": """
         SELECT org_id, charge_id, p.entry_id AS posting, l.entry_id AS line
         FROM ledger.charge_posting p
@@ -50,6 +81,18 @@ CHECKS: dict[str, str] = {
         FROM ledger.ledger WHERE partner_id IS NOT NULL AND kind <> 'reversal' GROUP BY 1, 2, 3, 4, 5, 6
         HAVING abs(sum(partner_amount) - partner_pct * sum(amount_gross) / 100) > 0.5""",
 }
+
+
+PRICING = (
+    "charges of a counter telescope",
+    "credit pays a part of gross, with its sign",
+    "what caps cut of a charge is what was waived",
+    "a budget was charged the sum of its charges",
+    "nothing is granted above a cap",
+    "a credit's draws are what was drawn, and no more than it holds",
+    "a charge's credit is the sum of its draws",
+)
+"""Those that pricing keeps by itself."""
 
 
 async def broken(connection: Any, only: Iterable[str] = tuple(CHECKS)) -> dict[str, list[dict[str, Any]]]:

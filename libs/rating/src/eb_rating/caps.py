@@ -21,15 +21,15 @@ class Spend(NamedTuple):
     granted: Decimal = ZERO
 
 
-def clamp(spend: Spend, due: Decimal, cap: Decimal | None) -> tuple[Spend, Decimal]:
-    """Let `due` come to a cap (None: there is none); the spend after, and what passes.
+def clamp(spend: Spend, due: Decimal, cap: Decimal) -> tuple[Spend, Decimal]:
+    """Let `due` come to a cap; the spend after, and what passes.
 
     `granted` never grows above the cap, and a cap lowered below it takes nothing back. What a raised cap
     has room for passes with the next amount. A negative amount lowers the total first, so it gives back only
     what was granted beyond the new total.
     """
     total = _add(spend.total, due)
-    granted = total if cap is None else min(total, max(cap, spend.granted))
+    granted = min(total, max(cap, spend.granted))
     return Spend(total, granted), _subtract(granted, spend.granted)
 
 

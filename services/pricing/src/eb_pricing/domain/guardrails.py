@@ -119,8 +119,8 @@ def _pass_budgets(
     gross = give_back_waived(due.waived, due.amount)
     after = list(budgets)
     for place in met:
-        total, granted = budgets[place].spend
-        after[place] = _spent(budgets[place], Spend(total + due.amount, granted + gross), gross)
+        one = budgets[place]
+        after[place] = _spent(one, _watched(one, due.amount, gross), gross)
     return tuple(after), gross, ()
 
 
@@ -141,11 +141,15 @@ def _clamp(
     spends: list[Spend] = []
     cuts: list[Cut] = []
     for one in (budgets[place] for place in met):
+        if one.cap is None:
+            spends.append(_watched(one, amount, amount))
+            continue
         spend, passed = clamp(one.spend, amount, one.cap)
         spends.append(spend)
-        if one.cap is not None and passed != amount:
+        if passed != amount:
+            before = one.spend.granted
             cuts.append(
-                Cut(one.budget_id, one.project_id, one.cap, amount, spend.total, *_granted(one, spend))
+                Cut(one.budget_id, one.project_id, one.cap, amount, spend.total, before, spend.granted)
             )
         amount = passed
     after = list(budgets)
@@ -154,8 +158,10 @@ def _clamp(
     return tuple(after), amount, tuple(cuts)
 
 
-def _granted(before: BudgetSpend, after: Spend) -> tuple[Decimal, Decimal]:
-    return before.spend.granted, after.granted
+def _watched(budget: BudgetSpend, amount: Decimal, passed: Decimal) -> Spend:
+    """Count where no cap cuts: what one cut earlier stays cut."""
+    total, granted = budget.spend
+    return Spend(total + amount, granted + passed)
 
 
 def _spent(budget: BudgetSpend, spend: Spend, gross: Decimal) -> BudgetSpend:
