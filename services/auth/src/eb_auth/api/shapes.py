@@ -152,12 +152,16 @@ class MembershipView(View):
 
 
 class MeView(View):
-    """Who is signed in; `roles` and `org_id` are the token's, up to 200 memberships the newest."""
+    """Who is signed in; `roles` and `org_id` are the token's, up to 200 memberships the newest.
+
+    Inside an assist session: who helps, without their own memberships.
+    """
 
     user_id: UUID
     email: str
     default_org_id: UUID | None
     session_id: UUID | None
+    assist_session_id: UUID | None
     org_id: UUID | None
     roles: list[str]
     memberships: list[MembershipView]

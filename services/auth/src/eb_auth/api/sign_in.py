@@ -120,13 +120,14 @@ async def me(request: web.Request) -> web.Response:
     assert who.user_id is not None
     async with begin(request) as tx:
         user = await sign_in.get_user(tx, who.user_id)
-        own = await members.list_own_memberships(tx, user.user_id, MOST_MEMBERSHIPS)
+        own = [] if who.assist else await members.list_own_memberships(tx, user.user_id, MOST_MEMBERSHIPS)
     return ok(
         MeView(
             user_id=user.user_id,
             email=user.email,
             default_org_id=user.default_org_id,
             session_id=who.session_id,
+            assist_session_id=who.assist.assist_session_id if who.assist else None,
             org_id=who.org_id,
             roles=sorted(who.roles),
             memberships=[MembershipView.of(membership) for membership in own],
