@@ -1,13 +1,18 @@
-"""The money's invariants over all services, as SQL for the owner: each query gives the rows that break it.
+"""The money's invariants over all services, for the owner: each gives the rows that break it. What prices say is
+asked of the rating library, everything else of SQL.
 
 Rule: docs/rules/ledger.md, Invariants. `eb invariants` runs them; the chaos suite does so after each fault.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
+
+from eb_rating import from_plain, target, target_closed
 
 CHECKS: dict[str, str] = {
     "metered = priced, per organisation, SKU and usage record": """
@@ -32,13 +37,19 @@ CHECKS: dict[str, str] = {
         FROM metering_ingest.event_key k FULL JOIN metering_ingest.metering_event e USING (org_id, request_id)
         WHERE k.event_id IS DISTINCT FROM e.event_id""",
     "charges of a counter telescope": """
-        SELECT org_id, sku, period, k.charged, c.charged AS sum, k.waived, c.waived AS cut, k.quantity, c.quantity AS q
+        SELECT org_id, sku, period, k.charged, c.charged AS sum, k.waived, c.waived AS cut, k.quantity, c.quantity AS q,
+               k.base, c.base AS fees
         FROM pricing.counter k FULL JOIN (
-            SELECT org_id, sku, period, sum(amount_gross + waived_amount) AS charged, sum(quantity) AS quantity,
-                   sum(waived_amount) AS waived
+            SELECT org_id, sku, period, sum(amount_gross + waived_amount) AS charged,
+                   coalesce(sum(quantity) FILTER (WHERE kind <> 'base'), 0) AS quantity,
+                   sum(waived_amount) AS waived, sum(base_due) AS base
             FROM pricing.charge GROUP BY 1, 2, 3) c USING (org_id, sku, period)
         WHERE coalesce(k.charged, 0) <> coalesce(c.charged, 0) OR coalesce(k.waived, 0) <> coalesce(c.waived, 0)
-           OR coalesce(k.quantity, 0) <> coalesce(c.quantity, 0)""",
+           OR coalesce(k.quantity, 0) <> coalesce(c.quantity, 0) OR coalesce(k.base, 0) <> coalesce(c.base, 0)""",
+    "counters of closed periods are closed, and no others": """
+        SELECT org_id, sku, period, k.is_closed, p.closed_at, p.settled_at
+        FROM pricing.counter k LEFT JOIN pricing.billing_period p USING (org_id, period)
+        WHERE CASE WHEN k.is_closed THEN p.closed_at IS NULL ELSE p.settled_at IS NOT NULL END""",
     "credit pays a part of gross, with its sign": """
         SELECT org_id, charge_id, amount_gross, credit_applied FROM pricing.charge
         WHERE credit_applied * amount_gross < 0 OR abs(credit_applied) > abs(amount_gross)""",
@@ -95,14 +106,50 @@ PRICING = (
 """Those that pricing keeps by itself."""
 
 
-async def broken(connection: Any, only: Iterable[str] = tuple(CHECKS)) -> dict[str, list[dict[str, Any]]]:
+AT_TARGET = "what was due for a counter is the target of its total"
+RATED = """
+    SELECT c.org_id, c.sku, c.period, c.quantity, c.events, c.charged - c.base AS due, c.is_closed,
+           k.body -> 'body' AS terms
+    FROM pricing.counter c JOIN pricing.known k ON k.entity = 'terms' AND k.entity_id = c.terms_hash
+    WHERE c.version > 0 OR c.is_closed
+"""
+
+
+async def broken(
+    connection: Any, only: Iterable[str] = (*CHECKS, AT_TARGET)
+) -> dict[str, list[dict[str, Any]]]:
     """Run the checks as the owner; give, per broken invariant, up to ten rows that break it."""
     found = {}
     for name in only:
-        rows = await connection.fetch(f"SELECT * FROM ({CHECKS[name]}) AS broken LIMIT 10")  # noqa: S608
+        if name == AT_TARGET:
+            rows = await _off_target(connection)
+        else:
+            rows = await connection.fetch(f"SELECT * FROM ({CHECKS[name]}) AS broken LIMIT 10")  # noqa: S608
         if rows:
             found[name] = [dict(row) for row in rows]
     return found
+
+
+async def _off_target(connection: Any) -> list[dict[str, Any]]:
+    """Give counters that aren't where their terms say: at the closed target once closed, else at the open one."""
+    found = []
+    async with connection.transaction():
+        async for row in connection.cursor(RATED):
+            due = target_of(row)
+            if due != row["due"]:
+                found.append({**dict(row), "target": due})
+    return found[:10]
+
+
+def target_of(row: Any) -> Decimal:
+    """Give what should be due for a counter, of its columns and its terms; nothing while it is open and unused."""
+    plain = row["terms"]
+    terms = from_plain(json.loads(plain, parse_float=Decimal) if isinstance(plain, str) else plain)
+    if row["is_closed"]:
+        return target_closed(row["quantity"], row["events"], terms)
+    if row["due"] == row["quantity"] == row["events"] == 0:
+        return Decimal(0)
+    return target(row["quantity"], row["events"], terms)
 
 
 TOTALS = """
