@@ -224,3 +224,50 @@ async def test_eight_takes_at_once_never_pass_a_cap_nor_overdraw_a_credit(shared
     rows = await shared_world.charges(org_id)
     sums = [total(rows, name) for name in ("amount_gross", "waived_amount", "credit_applied")]
     assert sums == [Decimal("5.00"), Decimal("3.00"), Decimal("3.00")]
+
+
+async def test_caps_and_credits_are_explained_so_that_the_sum_can_be_redone(shared_world: World) -> None:
+    org_id = await shared_world.org()
+    await shared_world.project(org_id, PROJECT_ID)
+    mine = await a_budget(shared_world, org_id, "1.00", project_id=str(PROJECT_ID))
+    whole = await a_budget(shared_world, org_id, "0.80")
+    credit = await a_credit(shared_world, org_id, "0.05")
+    await shared_world.deliver(usage(org_id, "7"))
+    record = usage(org_id, "8")
+    await shared_world.deliver(record)
+
+    _, told = await shared_world.get(f"/pricing/charges/{record.usage_id}/explain")
+
+    assert [one["budget_id"] for one in told["caps"]] == [mine["budget_id"], whole["budget_id"]]
+    for cap in told["caps"]:
+        amount = {
+            name: Decimal(text) for name, text in cap.items() if name not in ("budget_id", "project_id")
+        }
+        assert amount["total_before"] + amount["due"] == amount["total"]
+        assert amount["granted"] == min(amount["total"], max(amount["cap"], amount["granted_before"]))
+        assert amount["passed"] == amount["granted"] - amount["granted_before"]
+    assert told["caps"][0]["due"] == told["arithmetic"]["amount_due"] == "0.80"
+    assert told["caps"][0]["passed"] == told["caps"][1]["due"] == "0.30"
+    assert told["caps"][1]["passed"] == told["charge"]["amount_gross"] == "0.10"
+    assert (told["charge"]["waived_amount"], told["credits"], told["payable"]) == ("0.70", [], "0.10")
+    _, page = await shared_world.get(f"/pricing/charges?org_id={org_id}")
+    _, first = await shared_world.get(f"/pricing/charges/{page['items'][1]['charge_id']}/explain")
+    assert first["credits"] == [{"credit_id": credit["credit_id"], "amount": "0.05"}]
+
+
+async def test_usage_shows_what_budgets_and_credits_have_left(shared_world: World) -> None:
+    org_id = await shared_world.org()
+    await a_budget(shared_world, org_id, "1.00")
+    await a_credit(shared_world, org_id, "0.30")
+    await a_credit(shared_world, org_id, "2.00", currency="EUR")
+    await shared_world.deliver(usage(org_id, "15"))
+
+    _, page = await shared_world.get(f"/pricing/usage?org_id={org_id}")
+
+    assert (page["items"][0]["charged"], page["items"][0]["waived"]) == ("1.00", "0.50")
+    (budget,) = page["budgets"]
+    assert (budget["charged"], budget["remaining"], budget["reached"]) == ("1.00", "0.00", [50, 80, 100])
+    assert page["credits"] == [
+        {"currency": "AUD", "remaining": "0.00"},
+        {"currency": "EUR", "remaining": "2.00"},
+    ]

@@ -23,8 +23,10 @@ from .routes import reach_list, routes
 from .shapes import (
     ArithmeticView,
     BaseFeesView,
+    CapView,
     ChargeQuery,
     ChargeView,
+    DrawView,
     ExplainView,
     TaxView,
     TermsView,
@@ -86,10 +88,15 @@ async def explain_charge(request: web.Request) -> web.Response:
         found = await store.find_charges(tx, path_text(request, "charge_id"))
         charge = await _first_reached(request, found)
         terms_body = await store.get_terms_body(tx, charge.terms_hash)
-    return ok(_explained(charge, terms_body))
+        cuts = await store.list_cuts_of(tx, charge)
+        draws = await store.list_draws_of(tx, charge)
+    caps = [CapView.of(cut, charge.currency) for cut in cuts]
+    return ok(_explained(charge, terms_body, caps, [DrawView.of(draw, charge.currency) for draw in draws]))
 
 
-def _explained(charge: KeptCharge, terms_body: dict[str, Any]) -> ExplainView:
+def _explained(
+    charge: KeptCharge, terms_body: dict[str, Any], caps: list[CapView], draws: list[DrawView]
+) -> ExplainView:
     terms = from_plain(terms_body)
     told, tax_sums = redo(charge, terms)
     is_base = charge.kind == "base"
@@ -99,7 +106,9 @@ def _explained(charge: KeptCharge, terms_body: dict[str, Any]) -> ExplainView:
         terms=TermsView(terms_hash=charge.terms_hash, body=terms_body),
         arithmetic=None if is_base else ArithmeticView.of(told, charge, terms.minor_digits),
         base_fees=BaseFeesView.of(charge, base_price(terms) if is_base else None),
+        caps=caps,
         tax=TaxView.of(tax_sums, charge),
+        credits=draws,
         payable=money_text(payable(charge), charge.currency),
         trace_ids=list(charge.trace_ids),
     )

@@ -15,8 +15,10 @@ from eb_contracts.money import money_text
 from eb_contracts.pricing import ChargeKind, CounterState
 from eb_kit.inputs import Money, Page, Quantity, Text, View
 from eb_rating import Breakdown
+from eb_rating.credits import Draw
 
 from ..domain.charges import ChargeStatus, KeptCharge, NotDue, TaxSums, UsageSum, exception_of
+from ..domain.guardrails import Cut
 
 Period = Annotated[str, StringConstraints(pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])$")]
 Name = Annotated[str, Text(1, 128)]
@@ -261,11 +263,50 @@ class TaxView(View):
         return cls(tax_code=charge.tax_code, rate=sums.rate, base=base, taxed=taxed, tax_amount=amount)
 
 
+class CapView(View):
+    """What a budget's cap changed: min(`total`, max(`cap`, `granted_before`)) is `granted`.
+
+    `due` came to the cap and made `total_before` `total`; `passed` is what is new of `granted`.
+    """
+
+    budget_id: UUID
+    project_id: UUID | None
+    cap: Money
+    due: Money
+    total_before: Money
+    total: Money
+    granted_before: Money
+    granted: Money
+    passed: Money
+
+    @classmethod
+    def of(cls, cut: Cut, currency: str) -> CapView:
+        """Show what a cap did."""
+        amounts = {name: getattr(cut, name) for name in ("cap", "due", "total", "granted_before", "granted")}
+        amounts |= {"total_before": cut.total - cut.due, "passed": cut.granted - cut.granted_before}
+        shown = {name: money_text(amount, currency) for name, amount in amounts.items()}
+        return cls.model_validate({"budget_id": cut.budget_id, "project_id": cut.project_id} | shown)
+
+
+class DrawView(View):
+    """What a credit paid of the charge; negative where the charge gave back."""
+
+    credit_id: UUID
+    amount: Money
+
+    @classmethod
+    def of(cls, draw: Draw, currency: str) -> DrawView:
+        """Show a draw."""
+        return cls(credit_id=UUID(draw.name), amount=money_text(draw.amount, currency))
+
+
 class ExplainView(View):
     """Everything behind a charge, for redoing it by hand.
 
     What is due is `arithmetic.amount_due` and `base_fees.due` together: `amount_gross` and `waived_amount`. A charge of
-    kind `base` counts no use and has no arithmetic.
+    kind `base` counts no use and has no arithmetic. `caps` are those that changed the amount, in their order: what
+    passed the last is `amount_gross`. Without any, a negative `waived_amount` takes back what one waived earlier.
+    `credits` sum to `credit_applied`.
     """
 
     charge: ChargeView
@@ -273,7 +314,9 @@ class ExplainView(View):
     terms: TermsView
     arithmetic: ArithmeticView | None
     base_fees: BaseFeesView | None
+    caps: list[CapView]
     tax: TaxView
+    credits: list[DrawView]
     payable: Money
     trace_ids: list[str]
 

@@ -38,6 +38,8 @@ from .facts import (
 from .guardrails import (
     insert_cuts,
     insert_draws,
+    list_cuts_of,
+    list_draws_of,
     list_guarded,
     lock_guards,
     lock_spends,
@@ -134,6 +136,8 @@ __all__ = [
     "list_counters_of",
     "list_credit_left",
     "list_credits",
+    "list_cuts_of",
+    "list_draws_of",
     "list_facts",
     "list_gross_by_time",
     "list_guarded",

@@ -15,10 +15,11 @@ import asyncpg
 
 from eb_kit.tx import Tx
 from eb_rating.caps import Spend
-from eb_rating.credits import Grant, in_order
+from eb_rating.credits import Draw, Grant, in_order
 
+from ..domain.charges import KeptCharge
 from ..domain.counters import CounterKey, Rated
-from ..domain.guardrails import BudgetSpend, Guard, Guards
+from ..domain.guardrails import BudgetSpend, Cut, Guard, Guards
 
 
 async def list_guarded(tx: Tx, org_ids: Collection[UUID]) -> list[UUID]:
@@ -217,3 +218,24 @@ async def insert_draws(tx: Tx, rated: Iterable[Rated]) -> None:
     ]
     if rows:
         await tx.copy("credit_draw", DRAW_COLUMNS, rows)
+
+
+async def list_cuts_of(tx: Tx, charge: KeptCharge) -> list[Cut]:
+    """Give what caps changed of a charge, the project's first."""
+    rows = await tx.fetch(
+        "SELECT budget_id, project_id, cap, due, total, granted_before, granted FROM cap_cut"
+        " WHERE charge_id = $1 AND org_id = $2 ORDER BY project_id NULLS LAST",
+        charge.charge_id,
+        charge.org_id,
+    )
+    return [Cut(**dict(row)) for row in rows]
+
+
+async def list_draws_of(tx: Tx, charge: KeptCharge) -> list[Draw]:
+    """Give what a charge drew from credits, or gave back, by credit."""
+    rows = await tx.fetch(
+        "SELECT credit_id, amount FROM credit_draw WHERE charge_id = $1 AND org_id = $2 ORDER BY credit_id",
+        charge.charge_id,
+        charge.org_id,
+    )
+    return [Draw(str(row["credit_id"]), row["amount"]) for row in rows]
