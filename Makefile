@@ -4,7 +4,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run up down clean demo test properties lint format types check migrate docs bench bench-ingest chaos chaos-smoke \
+.PHONY: help run up down clean demo test properties lint format types check migrate docs bench bench-estimate bench-ingest chaos chaos-smoke \
 	venv venv-dev
 
 help: ## List the commands
@@ -41,7 +41,7 @@ types: venv-dev ## Types only
 	@$(BIN)/python -m eb_tools.lint types
 
 properties: venv-dev ## What holds for any input, with 10,000 examples each (EB_LONG=1)
-	@EB_LONG=1 $(BIN)/python -m eb_tools.suite -m hypothesis -o timeout=0 --dist load libs services $(ARGS)
+	@EB_LONG=1 $(BIN)/python -m pytest -q -n auto --dist load -m hypothesis -o timeout=0 libs services $(ARGS)
 
 check: lint test ## What has to pass before a change is kept
 
@@ -51,6 +51,10 @@ docs: venv-dev ## Generate the API documents and schemas again
 bench: venv-dev ## All benchmarks
 	@$(BIN)/python bench/rating.py
 	@$(BIN)/python -m eb_tools.beside bench/ingest.py
+	@$(BIN)/python -m eb_tools.beside bench/estimate.py
+
+bench-estimate: venv-dev ## Estimates of 20 SKUs, computed and from the cache
+	@$(BIN)/python -m eb_tools.beside bench/estimate.py $(ARGS)
 
 bench-ingest: venv-dev ## Events end to end, with the ceilings of the same run
 	@$(BIN)/python -m eb_tools.beside bench/ingest.py $(ARGS)
