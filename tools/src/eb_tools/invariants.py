@@ -115,6 +115,48 @@ RATED = """
 """
 
 
+WALK = """WITH RECURSIVE walk (ancestor_org_id, descendant_org_id, depth) AS (
+            SELECT org_id, org_id, 0 FROM auth.organization
+            UNION ALL
+            SELECT w.ancestor_org_id, o.org_id, w.depth + 1 FROM walk w
+            JOIN auth.organization o ON o.parent_org_id = w.descendant_org_id WHERE w.depth < 12)"""
+"""Every pair by following parents; past the deepest hierarchy it stops, so that a cycle ends too."""
+
+HIERARCHY: dict[str, str] = {
+    "an organisation's parent is its closure row of depth 1": """
+        SELECT o.org_id, o.parent_org_id, h.ancestor_org_id FROM auth.organization o
+        FULL JOIN (SELECT * FROM auth.org_hierarchy WHERE depth = 1) h ON h.descendant_org_id = o.org_id
+        WHERE o.parent_org_id IS DISTINCT FROM h.ancestor_org_id""",
+    "the closure table is the transitive closure of the parents": f"""
+        {WALK}
+        SELECT ancestor_org_id, descendant_org_id, w.depth AS walked, h.depth
+        FROM walk w FULL JOIN auth.org_hierarchy h USING (ancestor_org_id, descendant_org_id)
+        WHERE w.depth IS DISTINCT FROM h.depth""",  # noqa: S608
+    "no organisation stands above itself, none deeper than ten": f"""
+        {WALK}
+        SELECT ancestor_org_id, descendant_org_id, depth FROM walk
+        WHERE depth > 10 OR (depth > 0 AND ancestor_org_id = descendant_org_id)""",  # noqa: S608
+    "each organisation has itself at depth 0 and one root": """
+        SELECT o.org_id, s.depth, r.roots FROM auth.organization o
+        LEFT JOIN auth.org_hierarchy s ON s.ancestor_org_id = o.org_id AND s.descendant_org_id = o.org_id
+        CROSS JOIN LATERAL (SELECT count(*) AS roots FROM auth.org_hierarchy h JOIN auth.organization a
+            ON a.org_id = h.ancestor_org_id AND a.parent_org_id IS NULL WHERE h.descendant_org_id = o.org_id) r
+        WHERE s.depth IS DISTINCT FROM 0 OR r.roots <> 1""",
+    "the newest parent link is the parent": """
+        SELECT o.org_id, o.parent_org_id, l.parent_org_id AS linked FROM auth.organization o
+        LEFT JOIN LATERAL (SELECT true AS is_there, parent_org_id FROM auth.org_parent_link l
+            WHERE l.org_id = o.org_id ORDER BY effective_at DESC LIMIT 1) l ON true
+        WHERE l.is_there IS NULL OR o.parent_org_id IS DISTINCT FROM l.parent_org_id""",
+    "what services know of a parent is the parent": """
+        SELECT o.org_id, o.parent_org_id, k.body ->> 'parent_org_id' AS known FROM auth.organization o
+        LEFT JOIN auth.known k ON k.entity = 'org' AND k.entity_id = o.org_id::text
+        WHERE k.entity_id IS NULL OR k.version <> o.version
+           OR o.parent_org_id::text IS DISTINCT FROM k.body ->> 'parent_org_id'""",
+}
+"""Rule: docs/rules/identity.md, Hierarchy."""
+CHECKS |= HIERARCHY
+
+
 async def broken(
     connection: Any, only: Iterable[str] = (*CHECKS, AT_TARGET)
 ) -> dict[str, list[dict[str, Any]]]:

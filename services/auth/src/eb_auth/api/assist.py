@@ -38,6 +38,7 @@ ENDERS = frozenset({"Admin", "Operator"})
     other_statuses=(202,),
     stores_secret=True,
     errors=(NotFound, AssistOff),
+    step_up=True,
 )
 async def start_assist(request: web.Request) -> web.Response:
     """Start an assist session: 201 with its token, or 202 where an Admin of the organisation is asked first.

@@ -29,6 +29,7 @@ NOT_A_MEMBER = Fault("/user_id", "not_a_member", "Must be a member of this organ
     status=201,
     other_statuses=(200,),
     errors=(NotFound,),
+    step_up=True,
 )
 async def give_group_role(request: web.Request) -> web.Response:
     """Give a member a group role: 201 with it; in the place of another one 200. Tokens with the old one are void."""
@@ -79,7 +80,7 @@ async def list_group_roles(request: web.Request) -> web.Response:
     )
 
 
-@routes.delete("/groups/{ancestor_org_id}/roles/{user_id}", errors=(NotFound,))
+@routes.delete("/groups/{ancestor_org_id}/roles/{user_id}", errors=(NotFound,), step_up=True)
 async def take_group_role(request: web.Request) -> web.Response:
     """Take a group role and void its tokens; 204."""
     org_id, user_id = path_uuid(request, "ancestor_org_id"), path_uuid(request, "user_id")

@@ -19,7 +19,7 @@ from ..domain.hierarchy import (
     LINK_LIFETIME,
     OrgLink,
     Relative,
-    check_is_root,
+    check_link,
     check_place,
     is_open,
 )
@@ -46,8 +46,7 @@ async def link_child(request: web.Request, parent_id: UUID, child_id: UUID) -> w
         child = await _lock_child(tx, parent_id, child_id, is_visible=bool(names))
         if child.parent_org_id == parent_id:
             return tx.answer(ok(_view(child, names)))
-        await _check(tx, child_id, parent_id)
-        check_is_root(child.parent_org_id)
+        await _check_link(tx, child, parent_id)
         if names & DECIDERS:
             return tx.answer(created(OrgView.of(await flows.move_org(tx, child_id, parent_id))))
         return tx.answer(accepted(OrgLinkView.of(await _ask(tx, parent_id, child))))
@@ -62,8 +61,9 @@ async def _lock_child(tx: Tx, parent_id: UUID, child_id: UUID, *, is_visible: bo
     return child
 
 
-async def _check(tx: Tx, org_id: UUID, parent_id: UUID) -> None:
-    check_place(org_id, parent_id, await hierarchy.get_shape(tx, org_id, parent_id))
+async def _check_link(tx: Tx, child: Org, parent_id: UUID) -> None:
+    shape = await hierarchy.get_shape(tx, child.org_id, parent_id)
+    check_link(child.org_id, child.parent_org_id, parent_id, shape)
 
 
 async def _ask(tx: Tx, parent_id: UUID, child: Org) -> OrgLink:
@@ -108,8 +108,7 @@ async def accept_link(request: web.Request) -> web.Response:
         if is_open(link, "accepted", tx.now):
             child = await orgs.get_org(tx, link.child_org_id)
             if child.parent_org_id != link.parent_org_id:
-                await _check(tx, child.org_id, link.parent_org_id)
-                check_is_root(child.parent_org_id)
+                await _check_link(tx, child, link.parent_org_id)
                 await flows.move_org(tx, child.org_id, link.parent_org_id)
             link = await hierarchy.update_link(tx, link.org_link_id, "accepted", tx.now)
         return tx.answer(ok(OrgLinkView.of(link)))
@@ -171,7 +170,8 @@ async def move_org(request: web.Request) -> web.Response:
         org = await orgs.get_org(tx, org_id)
         await _must_move(request, tx, org, body.parent_org_id)
         if org.parent_org_id != body.parent_org_id:
-            await _check(tx, org_id, body.parent_org_id)
+            shape = await hierarchy.get_shape(tx, org_id, body.parent_org_id)
+            check_place(org_id, body.parent_org_id, shape)
             org = await flows.move_org(tx, org_id, body.parent_org_id)
         return tx.answer(ok(OrgView.of(org)))
 

@@ -70,10 +70,11 @@ def check_place(org_id: UUID, parent_id: UUID, shape: Shape) -> None:
         raise MaxDepth(max_depth=MAX_DEPTH)
 
 
-def check_is_root(parent_id: UUID | None) -> None:
-    """Refuse to link what has a parent; raises AlreadyHasParent."""
-    if parent_id is not None:
+def check_link(org_id: UUID, present_parent_id: UUID | None, parent_id: UUID, shape: Shape) -> None:
+    """Refuse to link what can't stand there, or has a parent already; raises AlreadyHasParent, as `check_place` too."""
+    if present_parent_id is not None and org_id != parent_id:
         raise AlreadyHasParent
+    check_place(org_id, parent_id, shape)
 
 
 def is_open(link: OrgLink, wanted: str, now: datetime) -> bool:
