@@ -16,7 +16,7 @@ from eb_contracts.ids import new_id, partition_of
 from eb_contracts.ledger import EntriesPosted, PostedEntry
 from eb_contracts.metering import AcceptedEvent
 from eb_kit import strictjson
-from eb_metering_ingest.api.reading import check, events_in, sort_out
+from eb_metering_ingest.api.reading import check, events_in, prefers_strict, sort_out
 from eb_metering_ingest.domain.checks import Window, metadata_faults, without_denied
 from eb_metering_ingest.domain.letters import parked
 from eb_metering_ingest.domain.progress import progress_of
@@ -268,3 +268,27 @@ def test_progress_does_not_depend_on_order(order: list[int]) -> None:
     assert news[0] == (ORGS[0], usage_id)
     assert set(news[1].entry_ids) == {entry}
     assert news[1].status == "ledgered"
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_strict"),
+    [
+        ([], False),
+        (["handling=strict"], True),
+        (["Handling=STRICT"], True),
+        (['handling="strict"'], True),
+        (["handling = strict; wait=3"], True),
+        (["respond-async, handling=strict"], True),
+        (["respond-async", "handling=strict"], True),
+        (["handling=lenient, handling=strict"], False),
+        (["handling=strict, handling=lenient"], True),
+        (["handling=strictly"], False),
+        (["handling"], False),
+        (["xhandling=strict"], False),
+        (['note="a, handling=strict"'], False),
+        (['note="\\", handling=strict', "handling=strict"], True),
+        ([",,;=,"], False),
+    ],
+)
+def test_only_the_preference_itself_makes_a_batch_strict(headers: list[str], is_strict: bool) -> None:
+    assert prefers_strict(headers) is is_strict

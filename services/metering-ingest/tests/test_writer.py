@@ -126,6 +126,47 @@ async def test_an_event_the_database_refuses_is_parked_and_its_neighbours_are_re
         assert await world.fetchval("SELECT count(*) FROM bus_dead_letter") == 0
 
 
+async def test_of_a_poison_batch_of_a_thousand_only_the_bad_three_are_parked(
+    fresh_db: ClonedDatabase, fresh_bus: str
+) -> None:
+    async with metering(fresh_db, fresh_bus) as world:
+        bus = world.client.context.bus
+        await until(lambda: asyncio.sleep(0, bus._publishing.is_up))
+        events = [accepted(world, quantity=str(n + 1)) for n in range(1_000)]
+        poison = {
+            137: {"quantity": Decimal("1e30")},
+            500: {"metadata": {"text": "\0"}},
+            999: {"time": datetime(9999, 12, 31, tzinfo=UTC)},
+        }
+        for at, members in poison.items():
+            events[at] = events[at].model_copy(update=members)
+        neighbours = [batch(world, accepted(world, quantity="2000")) for _ in range(4)]
+        await bus.publish_now([*neighbours[:2], batch(world, *events), *neighbours[2:]])
+
+        await until(lambda: world.fetchval("SELECT count(*) = 1001 FROM metering_event"))
+        parked = await world.client.context.pool.fetch("SELECT request_id, reason FROM dead_letter")
+        assert {row["request_id"] for row in parked} == {events[at].request_id for at in poison}
+        assert {row["reason"] for row in parked} == {"unrecordable"}
+        good = sum(n + 1 for n in range(1_000) if n not in poison) + 4 * 2000
+        assert await recorded(world) == await published(world) == (Decimal(good), 1001)
+        assert await world.fetchval("SELECT count(*) FROM bus_dead_letter") == 0
+        far = "SELECT count(*) FROM pg_class WHERE relname = 'metering_event_p9999_12'"
+        assert await world.fetchval(far) == 0
+
+
+async def test_a_batch_of_nothing_but_poison_is_parked_whole(
+    fresh_db: ClonedDatabase, fresh_bus: str
+) -> None:
+    async with metering(fresh_db, fresh_bus) as world:
+        bus = world.client.context.bus
+        await until(lambda: asyncio.sleep(0, bus._publishing.is_up))
+        poison = {"metadata": {"text": "\0"}}
+        events = [accepted(world).model_copy(update=poison) for _ in range(1_000)]
+        await bus.publish_now([batch(world, *events), batch(world, accepted(world))])
+        await until(lambda: world.fetchval("SELECT count(*) = 1000 FROM dead_letter"))
+        await until(lambda: world.fetchval("SELECT count(*) = 1 FROM metering_event"))
+
+
 async def test_a_writer_killed_again_and_again_loses_and_doubles_nothing(
     fresh_db: ClonedDatabase, fresh_bus: str
 ) -> None:

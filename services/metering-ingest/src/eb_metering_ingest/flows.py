@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import structlog
+from prometheus_client import Counter
 
 from eb_contracts.errors import NotFound
 from eb_contracts.metering import AcceptedEvent
@@ -30,6 +31,8 @@ from .store import events as store
 log = structlog.get_logger(__name__)
 
 MOST_KNOWN_PROJECTS = 200_000
+REPEATS = Counter("eb_metering_repeats_total", "Events under an id that was taken, by kind.", ["kind"])
+VOIDS = Counter("eb_metering_voids_total", "Events that were voided.")
 MOST_AWAITED = 1_000
 MOST_IN_MESSAGE = 1_000
 FIRST_ID = UUID(int=0)
@@ -112,6 +115,8 @@ async def _count_again(tx: Tx, screened: Screened, new: set[EventKey]) -> None:
     again = compare(screened, new, recorded)
     await store.update_repeats(tx, again)
     await store.insert_conflicts(tx, again)
+    REPEATS.labels("duplicate").inc(sum(one.duplicates for one in again.values()))
+    REPEATS.labels("conflict").inc(sum(len(one.conflicts) for one in again.values()))
 
 
 async def record_batch(tx: Tx, received: Sequence[Received]) -> None:
@@ -256,5 +261,6 @@ async def void_event(tx: Tx, org_id: UUID, request_id: str, reason: str) -> UUID
         raise EventExpired
     await voids.update_key(tx, org_id, request_id, void)
     tx.publish(usage_of_void(void, stored, trace_id))
+    VOIDS.inc()
     log.info("event voided", org_id=str(org_id), void_event_id=str(void.event_id), actor=tx.actor)
     return void.event_id

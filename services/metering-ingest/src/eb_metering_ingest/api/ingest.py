@@ -36,6 +36,7 @@ from .reading import (
     Rejected,
     events_in,
     org_of,
+    prefers_strict,
     refuse_foreign,
     refuse_orgs,
     sort_out,
@@ -79,7 +80,7 @@ async def take_batch(request: web.Request) -> web.Response:
     events = events_in(strictjson.parse(body), request.content_type)
     refuse_foreign(request, events)
     batch = sort_out(events, window)
-    if batch.rejected and "handling=strict" in request.headers.get("Prefer", "").lower():
+    if batch.rejected and prefers_strict(request.headers.getall("Prefer", ())):
         EVENTS.labels("refused").inc(len(events))
         raise _invalid(batch.rejected)
     if batch.rejected:

@@ -5,6 +5,7 @@ Rule: docs/rules/metering.md, Batches.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -30,6 +31,7 @@ _EVENT = TypeAdapter(EventIn)
 _EVENTS = TypeAdapter(list[EventIn])
 _DATA = ("sku", "quantity", "org_id", "project_id", "metadata", "hold_id")
 SOURCES = frozenset({"form_submit", "backend", "replay"})
+_PREFERENCE = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*")+')
 
 
 class Rejected(NamedTuple):
@@ -71,6 +73,15 @@ def from_cloudevent(value: object) -> object:
     if isinstance(source, str) and source in SOURCES:
         event["source"] = source
     return event | {name: member for name, member in value["data"].items() if name not in event}
+
+
+def prefers_strict(headers: Sequence[str]) -> bool:
+    """Tell whether `Prefer` headers (RFC 7240) ask for all or nothing; of several, the first preference holds."""
+    for preference in _PREFERENCE.findall(",".join(headers)):
+        name, _, value = preference.partition(";")[0].partition("=")
+        if name.strip().lower() == "handling":
+            return bool(value.strip().strip('"').lower() == "strict")
+    return False
 
 
 def refuse_foreign(request: web.Request, events: Sequence[Any]) -> None:
