@@ -28,7 +28,7 @@ KIT_NOT_KEPT = {
 }  # fmt: skip
 NOT_KEPT = {
     "auth.session", "auth.refresh_token", "auth.login_code", "auth.signing_key", "auth.mail_waiting",
-    "auth.attempt_window",
+    "auth.attempt_window", "auth.oidc_attempt",
     "ledger.parked_charge", "ledger.invariant_check", "estimator.pricing_estimate",
     "estimator.counter",
 }  # fmt: skip

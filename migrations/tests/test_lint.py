@@ -23,7 +23,7 @@ from .rows import tables
 
 KIT_TABLES = {
     "outbox", "inbox", "bus_dead_letter", "idempotency_key", "known", "read_model", "coherence_cursor", "sent_window",
-    "audit_entry", "assist_request",
+    "audit_entry", "audit_waiting", "assist_request",
 }  # fmt: skip
 MIGRATIONS = Path(__file__).resolve().parents[1]
 ROOT = MIGRATIONS.parent

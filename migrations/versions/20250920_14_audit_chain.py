@@ -23,7 +23,7 @@ def upgrade() -> None:
     """Make the chain; have entries masked and sent by the trigger; take in the entries that are there."""
     run(AUTH + FUNCTIONS)
     restore(revision, "auth", *KEPT)
-    run(MASK_OLD + TRIGGERS)
+    mask()
     for schema in SCHEMAS:
         run(WAITING.replace("@schema", schema).replace("@role", role_of(schema)))
 
@@ -154,37 +154,47 @@ COMMENT ON FUNCTION platform.audit IS 'Trigger (key columns, org column[, person
 REVOKE EXECUTE ON FUNCTION platform.audit_masked FROM PUBLIC;
 """
 
+MASKED = (
+    ("organization", "org_id", "org_id", "billing_email,legal_name,tax_id", ""),
+    ("api_key", "key_id", "org_id", "name", "secret_sha256"),
+    ("invitation", "invitation_id", "org_id", "email", "token_sha256"),
+    ("project", "project_id", "org_id", "name", ""),
+)
+"""Table, key, organisation, personal columns, secret columns."""
+
 MASK_OLD = """
-ALTER TABLE auth.audit_entry DISABLE TRIGGER stands;
 WITH salted AS (
     SELECT audit_id, uuid_send(gen_random_uuid()) AS salt, before, after FROM auth.audit_entry
-    WHERE entity = 'organization' AND coalesce(after, before) ->> 'billing_email' NOT LIKE 'sha256:%'),
+    WHERE entity = '@table'
+      AND NOT EXISTS (SELECT 1 FROM auth.audit_personal AS p WHERE p.audit_id = audit_entry.audit_id)),
 masked AS (
-    UPDATE auth.audit_entry AS e SET before = platform.audit_masked(s.before, 'billing_email', '', s.salt),
-        after = platform.audit_masked(s.after, 'billing_email', '', s.salt)
+    UPDATE auth.audit_entry AS e SET before = platform.audit_masked(s.before, '@personal', '@secret', s.salt),
+        after = platform.audit_masked(s.after, '@personal', '@secret', s.salt)
     FROM salted AS s WHERE e.audit_id = s.audit_id RETURNING e.audit_id)
 INSERT INTO auth.audit_personal (audit_id, name, salt, before, after)
-    SELECT audit_id, 'billing_email', salt, s.before ->> 'billing_email', s.after ->> 'billing_email'
-    FROM salted AS s JOIN masked USING (audit_id);
-UPDATE auth.audit_entry SET before = before - 'secret_sha256', after = after - 'secret_sha256'
-    WHERE entity = 'api_key' AND coalesce(after, before) ? 'secret_sha256';
-ALTER TABLE auth.audit_entry ENABLE TRIGGER stands;
+    SELECT s.audit_id, name, salt, s.before ->> name, s.after ->> name
+    FROM salted AS s JOIN masked USING (audit_id), unnest(string_to_array('@personal', ',')) AS name
+    WHERE coalesce(s.before ->> name, s.after ->> name) IS NOT NULL;
 """
 
-TRIGGERS = """
-CREATE OR REPLACE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON auth.organization FOR EACH ROW
-    EXECUTE FUNCTION platform.audit('org_id', 'org_id', 'billing_email', '');
-CREATE OR REPLACE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON auth.api_key FOR EACH ROW
-    EXECUTE FUNCTION platform.audit('key_id', 'org_id', '', 'secret_sha256');
-CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON auth.invitation FOR EACH ROW
-    EXECUTE FUNCTION platform.audit('invitation_id', 'org_id', 'email', 'token_sha256');
-CREATE TRIGGER audit_truncate BEFORE TRUNCATE ON auth.invitation
-    FOR EACH STATEMENT EXECUTE FUNCTION platform.refuse();
-CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON auth.project FOR EACH ROW
-    EXECUTE FUNCTION platform.audit('project_id', 'org_id');
-CREATE TRIGGER audit_truncate BEFORE TRUNCATE ON auth.project
+TRIGGER = """
+CREATE OR REPLACE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON auth.@table FOR EACH ROW
+    EXECUTE FUNCTION platform.audit('@key', '@org', '@personal', '@secret');
+CREATE OR REPLACE TRIGGER audit_truncate BEFORE TRUNCATE ON auth.@table
     FOR EACH STATEMENT EXECUTE FUNCTION platform.refuse();
 """
+
+
+def mask() -> None:
+    """Mask the entries that are there, and from now on."""
+    run("ALTER TABLE auth.audit_entry DISABLE TRIGGER stands")
+    for names in MASKED:
+        script = MASK_OLD + TRIGGER
+        for word, name in zip(("@table", "@key", "@org", "@personal", "@secret"), names, strict=True):
+            script = script.replace(word, name)
+        run(script)
+    run("ALTER TABLE auth.audit_entry ENABLE TRIGGER stands")
+
 
 TRIGGERS_BEFORE = """
 CREATE OR REPLACE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON auth.organization FOR EACH ROW
