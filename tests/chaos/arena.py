@@ -199,7 +199,7 @@ class Arena:
             ended = time.monotonic()
             flow.is_over = True
             await sending
-        self.sent += flow.accepted
+            self.sent += flow.accepted
         await self._settle(world, flow, fault, ended)
         result = Result(
             fault,

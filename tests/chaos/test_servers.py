@@ -42,7 +42,7 @@ async def test_a_hung_server(arena: Arena, chaos_world: World, name: str) -> Non
             ("set_vm_memory_high_watermark", "absolute", "1"),
             ("set_vm_memory_high_watermark", "0.6"),
         ),
-        ("disk", ("set_disk_free_limit", "900TB"), ("set_disk_free_limit", "100MB")),
+        ("disk", ("set_disk_free_limit", "900000GB"), ("set_disk_free_limit", "100MB")),
     ],
 )
 async def test_an_alarm_of_the_broker(
