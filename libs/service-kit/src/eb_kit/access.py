@@ -361,6 +361,6 @@ async def names_anywhere_in(request: web.Request, org_id: UUID, connection: Any 
     directory = request.app[CONTEXT].directory
     who = caller(request)
     names = who.names_in(org_id, directory)
-    if who.kind == "user" and who.user_id is not None:
+    if who.kind == "user" and who.user_id is not None and names.isdisjoint(PLATFORM_ROLES):
         names |= await directory.roles_of(who.user_id, org_id, connection)
     return names

@@ -137,10 +137,12 @@ async def detach_org(request: web.Request) -> web.Response:
     """Make an organisation, with all below it, a tree of its own: its own Admin or its parent's; 200 with it."""
     org_id = path_uuid(request, "org_id")
     async with begin(request) as tx:
-        await _must_detach(request, tx, await orgs.get_org(tx, org_id))
+        before = await orgs.get_org(tx, org_id)
+        await _must_detach(request, tx, before)
         await hierarchy.lock_roots(tx, org_id)
         org = await orgs.get_org(tx, org_id)
-        await _must_detach(request, tx, org)
+        if org.parent_org_id != before.parent_org_id:
+            await _must_detach(request, tx, org)
         if org.parent_org_id is None:
             raise AlreadyRoot
         names = await names_anywhere_in(request, org_id, tx.connection)
@@ -148,7 +150,7 @@ async def detach_org(request: web.Request) -> web.Response:
 
 
 async def _must_detach(request: web.Request, tx: Tx, org: Org) -> None:
-    """Refuse who may change neither side: before the locks, and under them, where the parent stands still."""
+    """Refuse who may change neither side: before the locks, and under them where the parent became another."""
     sides = [each for each in (org.org_id, org.parent_org_id) if each is not None]
     await must_reach_one(request, sides, tx.connection)
 
@@ -165,10 +167,12 @@ async def move_org(request: web.Request) -> web.Response:
     await must_hold(request, org_id)
     body = await read_body(request, MoveOrg)
     async with begin(request) as tx:
-        await _must_move(request, tx, await orgs.get_org(tx, org_id), body.parent_org_id)
+        before = await orgs.get_org(tx, org_id)
+        await _must_move(request, tx, before, body.parent_org_id)
         await hierarchy.lock_roots(tx, org_id, body.parent_org_id)
         org = await orgs.get_org(tx, org_id)
-        await _must_move(request, tx, org, body.parent_org_id)
+        if org.parent_org_id != before.parent_org_id:
+            await _must_move(request, tx, org, body.parent_org_id)
         if org.parent_org_id != body.parent_org_id:
             shape = await hierarchy.get_shape(tx, org_id, body.parent_org_id)
             check_place(org_id, body.parent_org_id, shape)
@@ -177,6 +181,6 @@ async def move_org(request: web.Request) -> web.Response:
 
 
 async def _must_move(request: web.Request, tx: Tx, org: Org, parent_id: UUID) -> None:
-    """Refuse who may not change all three places: before the locks, and under them."""
+    """Refuse who may not change all three places: before the locks, and under them where one became another."""
     places = {each for each in (org.org_id, org.parent_org_id, parent_id) if each is not None}
     await must_reach_all(request, places, tx.connection)

@@ -25,9 +25,10 @@ LAST_ID = UUID(int=2**128 - 1)
 async def lock_roots(tx: Tx, *org_ids: UUID) -> None:
     """Lock the hierarchies around these organisations until `tx` ends. Raises NotFound.
 
-    Whoever changes a hierarchy locks its root first, roots in the order of their ids. The roots are read again
-    under the locks: where one changed while we waited, all locks are given back before the next try, since
-    keeping them would break that order.
+    Whoever changes a hierarchy first locks its root and the organisations themselves, all in the order of their
+    ids: somebody else may still take one of them for the root that it was. The roots are read again under the
+    locks: where one changed while we waited, all locks are given back before the next try, since keeping them
+    would break that order.
     """
     while True:
         attempt = tx.connection.transaction()
@@ -35,7 +36,7 @@ async def lock_roots(tx: Tx, *org_ids: UUID) -> None:
         roots = await _roots_of(tx, org_ids)
         await tx.execute(
             "SELECT 1 FROM organization WHERE org_id = ANY($1) ORDER BY org_id FOR NO KEY UPDATE",
-            sorted(set(roots.values())),
+            sorted({*roots.values(), *org_ids}),
         )
         if await _roots_of(tx, org_ids) == roots:
             await attempt.commit()
