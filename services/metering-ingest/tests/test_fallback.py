@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import tempfile
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
+from eb_kit import topology
 from eb_kit.testing_db import ClonedDatabase, TestDatabase
+from eb_tools.debian import find_programs
+from eb_tools.rabbitmq import NODE, PrivateRabbitMQ
 
-from .world import metering
+from .world import World, metering, until
 
 NOWHERE = "amqp://guest:guest@127.0.0.1:1/"
 
@@ -34,6 +41,97 @@ def whole(server: TestDatabase) -> list[psutil.Process]:
         return [postmaster, *postmaster.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
+
+
+@pytest.fixture(scope="module")
+async def victim() -> AsyncIterator[PrivateRabbitMQ]:
+    """A broker that tests hang, kill and starve."""
+    with tempfile.TemporaryDirectory(prefix="eb-victim-", ignore_cleanup_errors=True) as folder:
+        async with PrivateRabbitMQ(Path(folder)) as node:
+            await topology.apply(node.admin_url)
+            yield node
+            await node.kill()
+
+
+async def watermark(node: PrivateRabbitMQ, value: str) -> None:
+    """Raise the broker's memory alarm, or end it: connections that publish are blocked meanwhile."""
+    programs = find_programs()
+    environment = programs.environment() | {
+        "HOME": str(node.folder / "home"),
+        "ERL_EPMD_PORT": str(node.ports.epmd),
+        "RABBITMQ_NODENAME": NODE,
+        "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+    }
+    command = (
+        str(Path(programs.rabbitmq_server).with_name("rabbitmqctl")),
+        "set_vm_memory_high_watermark",
+        value,
+    )
+    running = await asyncio.create_subprocess_exec(*command, env=os.environ | environment)
+    assert await running.wait() == 0
+
+
+async def hurt_broker(node: PrivateRabbitMQ, how: str) -> None:
+    """Kill it, hang it, or have it block who publishes."""
+    if how == "blocked":
+        await watermark(node, "0.00001")
+    elif how == "hung":
+        node.sigstop()
+    else:
+        await node.kill()
+
+
+async def heal_broker(node: PrivateRabbitMQ, how: str) -> None:
+    """Have it work again."""
+    if how == "blocked":
+        await watermark(node, "0.6")
+    elif how == "hung":
+        node.sigcont()
+    else:
+        await node.restart()
+
+
+async def sent(world: World, batch: list[dict[str, Any]]) -> int:
+    """Send a batch; give the status, which has to come within 2 s."""
+    started = time.monotonic()
+    status, _ = await world.send(batch)
+    assert time.monotonic() - started < 2
+    return status
+
+
+@pytest.mark.parametrize("how", ["hung", "blocked", "down"])
+async def test_whatever_ails_the_broker_batches_are_taken_and_recorded_once(
+    fresh_db: ClonedDatabase, victim: PrivateRabbitMQ, how: str
+) -> None:
+    async with metering(fresh_db, f"{victim.amqp_url}?heartbeat=2") as world:
+        events = [world.event() for _ in range(60)]
+        assert await sent(world, events[:10]) == 202
+        await world.recorded(events[0]["request_id"])
+        await hurt_broker(victim, how)
+        try:
+            for at in range(10, 60, 10):
+                assert await sent(world, events[at : at + 10]) == 202
+        finally:
+            await heal_broker(victim, how)
+        await until(lambda: world.fetchval("SELECT count(*) = 60 FROM metering_event"), 40)
+        assert await world.fetchval("SELECT sum(duplicates) FROM event_key") == 0
+
+
+@pytest.mark.parametrize("how", ["hung", "blocked"])
+async def test_with_the_database_hung_too_the_answer_is_503_in_time(
+    own_server: TestDatabase, victim: PrivateRabbitMQ, how: str
+) -> None:
+    soon = {"EB_DRAIN_TIMEOUT_S": "1"}
+    async with metering(await own_server.clone(), victim.amqp_url, doors=("api",), environ=soon) as world:
+        assert await sent(world, [world.event()]) == 202
+        await hurt_broker(victim, how)
+        try:
+            for process in whole(own_server):
+                process.suspend()
+            for batch in ([world.event()], [world.event(), world.event(quantity="0")]):
+                assert await sent(world, batch) == 503
+        finally:
+            await heal_broker(victim, how)
 
 
 async def test_without_a_broker_a_batch_is_kept_by_the_database_and_recorded_later(

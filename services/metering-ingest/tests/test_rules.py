@@ -16,7 +16,7 @@ from eb_contracts.ids import new_id, partition_of
 from eb_contracts.ledger import EntriesPosted, PostedEntry
 from eb_contracts.metering import AcceptedEvent
 from eb_kit import strictjson
-from eb_metering_ingest.api.reading import check, events_in, prefers_strict, sort_out
+from eb_metering_ingest.api.reading import as_sent, check, events_in, prefers_strict, sort_out
 from eb_metering_ingest.domain.checks import Window, metadata_faults, without_denied
 from eb_metering_ingest.domain.letters import parked
 from eb_metering_ingest.domain.progress import progress_of
@@ -245,6 +245,18 @@ def test_a_cloudevent_is_read_as_an_event() -> None:
     valid, faults = check(one, WINDOW)
     assert valid is not None, faults
     assert (valid.request_id, valid.source, valid.sku) == ("r-9", "form_submit", "sms")
+
+
+def test_faults_of_a_cloudevent_point_into_it() -> None:
+    clouds: list[Any] = [
+        {"id": "", "time": "x", "data": sent(quantity="0", metadata={"email": "a@b.example"})},
+        {"id": "r-1", "time": "2026-11-04T10:00:00Z", "data": "text"},
+    ]
+    rejected = sort_out(events_in(clouds, "application/cloudevents-batch+json"), WINDOW).rejected
+    one, other = as_sent(rejected, clouds)
+    assert {fault.pointer for fault in one.faults} == {"/id", "/time", "/data/quantity"}
+    assert "/id" in {fault.pointer for fault in other.faults}
+    assert as_sent(sort_out([sent(sku="")], WINDOW).rejected, [sent(sku="")])
 
 
 def test_what_denied_keys_hold_is_removed_before_parking() -> None:

@@ -34,6 +34,7 @@ from .reading import (
     CLOUDEVENTS,
     Batch,
     Rejected,
+    as_sent,
     events_in,
     org_of,
     prefers_strict,
@@ -77,19 +78,21 @@ async def take_batch(request: web.Request) -> web.Response:
         await failpoints.reach("ingest.received")
     if request.content_type != CLOUDEVENTS and (found := plain.read(body, window)) is not None:
         return await _take_plain(request, found)
-    events = events_in(strictjson.parse(body), request.content_type)
+    value = strictjson.parse(body)
+    events = events_in(value, request.content_type)
     refuse_foreign(request, events)
     batch = sort_out(events, window)
-    if batch.rejected and prefers_strict(request.headers.getall("Prefer", ())):
+    told = as_sent(batch.rejected, value)
+    if told and prefers_strict(request.headers.getall("Prefer", ())):
         EVENTS.labels("refused").inc(len(events))
-        raise _invalid(batch.rejected)
-    if batch.rejected:
+        raise _invalid(told)
+    if told:
         await _park(request, batch.rejected)
     if not batch.valid:
-        raise _invalid(batch.rejected)
+        raise _invalid(told)
     batch_id = new_id()
     await _keep(context, batch_id, [context.bus.wrap(one) for one in split(context, batch_id, batch.valid)])
-    return _taken(batch, batch_id)
+    return _taken(batch._replace(rejected=told), batch_id)
 
 
 async def _take_plain(request: web.Request, batch: PlainBatch) -> web.Response:

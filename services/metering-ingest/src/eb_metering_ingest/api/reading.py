@@ -31,6 +31,7 @@ _EVENT = TypeAdapter(EventIn)
 _EVENTS = TypeAdapter(list[EventIn])
 _DATA = ("sku", "quantity", "org_id", "project_id", "metadata", "hold_id")
 SOURCES = frozenset({"form_submit", "backend", "replay"})
+_CLOUD_POINTERS = {"": "", "request_id": "/id", "time": "/time", "source": "/source"}
 _PREFERENCE = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*")+')
 
 
@@ -73,6 +74,20 @@ def from_cloudevent(value: object) -> object:
     if isinstance(source, str) and source in SOURCES:
         event["source"] = source
     return event | {name: member for name, member in value["data"].items() if name not in event}
+
+
+def as_sent(rejected: Sequence[Rejected], value: Sequence[Any]) -> list[Rejected]:
+    """Give what was rejected with pointers into what was sent: a CloudEvent's members lie elsewhere."""
+    return [
+        one if one.event is value[one.at] else one._replace(faults=[_in_cloudevent(f) for f in one.faults])
+        for one in rejected
+    ]
+
+
+def _in_cloudevent(fault: Fault) -> Fault:
+    head = fault.pointer.split("/")[1] if fault.pointer else ""
+    pointer = _CLOUD_POINTERS.get(head, f"/data{fault.pointer}")
+    return Fault(pointer, fault.code, fault.detail)
 
 
 def prefers_strict(headers: Sequence[str]) -> bool:
