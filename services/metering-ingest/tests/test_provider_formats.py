@@ -129,6 +129,13 @@ def test_a_record_without_end_is_given_up_in_bounded_memory(media_type: str) -> 
     assert any(one.fault for one in found)
 
 
+def test_a_quote_before_a_million_short_lines_is_given_up_soon() -> None:
+    reader = Csv()
+    found = reader.feed(b'a,b\n"open\n') + reader.feed(b"\n" * 1_000_000) + reader.feed(b"1,2\n")
+    assert [(one.line, one.fault) for one in found] == [(2, "quote_not_closed"), (1_000_003, None)]
+    assert len(reader._open) == 0
+
+
 def test_our_own_columns_are_a_row() -> None:
     (row,) = rows(sent(project_id=str(PROJECT)))
     assert row == Row(

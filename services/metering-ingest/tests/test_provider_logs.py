@@ -221,6 +221,7 @@ async def test_a_bomb_is_refused_before_it_is_inflated(
             assert peak < 40 * MIB
 
 
+@pytest.mark.timeout(600)
 async def test_a_long_log_takes_no_more_memory_than_a_short_one(
     fresh_db: ClonedDatabase, fresh_bus: str
 ) -> None:

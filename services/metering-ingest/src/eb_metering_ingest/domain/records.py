@@ -118,6 +118,7 @@ class Csv:
         self._line = 0
         self._heading: list[str] | None = None
         self._open: list[str] = []
+        self._open_size = 0
         self._is_odd = False
 
     def feed(self, piece: bytes) -> list[Record]:
@@ -146,18 +147,19 @@ class Csv:
     def _take(self, text: str) -> list[Record]:
         """Add a line to the record that is open; give the record once its quotes are closed."""
         self._open.append(text)
+        self._open_size += len(text) + 1
         self._is_odd ^= bool(text.count('"') & 1)
         if not self._is_odd:
             first = self._line - len(self._open) + 1
-            whole, self._open = "\n".join(self._open), []
+            whole, self._open, self._open_size = "\n".join(self._open), [], 0
             return self._record(first, whole)
-        if sum(map(len, self._open)) > LONGEST_RECORD:
+        if self._open_size > LONGEST_RECORD:
             return self._give_up()
         return []
 
     def _give_up(self) -> list[Record]:
         """Call the first line of the open record broken, and read the others anew."""
-        lines, self._open, self._is_odd = self._open, [], False
+        lines, self._open, self._open_size, self._is_odd = self._open, [], 0, False
         records = [broken(self._line - len(lines) + 1, "quote_not_closed")]
         self._line -= len(lines) - 1
         for text in lines[1:]:
