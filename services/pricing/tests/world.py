@@ -215,8 +215,8 @@ def someone() -> UUID:
 
 
 @asynccontextmanager
-async def a_world(database: ClonedDatabase) -> AsyncIterator[World]:
-    """Run pricing on a database of the test's own."""
+async def a_world(database: ClonedDatabase, **environ: str) -> AsyncIterator[World]:
+    """Run pricing on a database of the test's own; authorize may take long, since clients share its event loop."""
     with tempfile.TemporaryDirectory() as folder:
         clock_file = Path(folder) / "clock"
         owner = await asyncpg.connect(database.owner_dsn)
@@ -226,7 +226,12 @@ async def a_world(database: ClonedDatabase) -> AsyncIterator[World]:
                 database.dsn("pricing"),
                 NO_BROKER,
                 doors=("api",),
-                environ={"EB_CLOCK_FILE": str(clock_file), "EB_POOL_SIZE": "20"},
+                environ={
+                    "EB_CLOCK_FILE": str(clock_file),
+                    "EB_POOL_SIZE": "20",
+                    "EB_AUTHORIZE_DEADLINE_MS": "5000",
+                    **environ,
+                },
             ) as client:
                 world = World(client, owner, clock_file, database.owner_dsn)
                 world.set_clock("2026-11-05T00:00:30Z")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -20,8 +20,8 @@ from eb_rating.resolve import month_in
 
 from . import flows, store
 from .domain.budgets import Budget, BudgetState
-from .domain.errors import BudgetExists, InitiationDiffers
-from .domain.initiations import Action, Initiation, judge
+from .domain.errors import BudgetExists
+from .domain.initiations import Action, Initiation, Standing, beside, judge
 
 NOWHERE = "UTC"
 ANSWER_KEPT = timedelta(hours=24)
@@ -108,28 +108,64 @@ async def states_of(tx: Tx, budgets: Sequence[Budget], period: str | None = None
     return await store.list_states(tx, budgets, periods)
 
 
-async def authorize(tx: Tx, action: Action) -> Initiation:
-    """Answer whether an action may start, once: the same request_id again gets the same answer.
+async def authorize(tx: Tx, org_id: UUID, actions: Sequence[Action]) -> list[Initiation]:
+    """Answer whether actions of one organisation may start, in their order; a known request_id gets its answer.
 
-    Exact because answers about one organisation are given one after the other, each from a single snapshot
-    of budgets, counters, credits and holds that contains all holds granted before. Raises InitiationDiffers
-    where the request_id was answered about another action.
+    Exact because answers about one organisation are given one after the other, each from a snapshot of
+    budgets, counters, credits and holds that contains all holds granted before.
     """
-    found = await _price_of(tx, action)
-    await store.lock_initiations(tx, action.org_id)
-    known = await store.find_initiation(tx, action.org_id, action.request_id)
-    if known is not None:
-        if not known.answers(action):
-            raise InitiationDiffers
-        return known
-    answer = await _judged(tx, action, found) if isinstance(found, Priced) else _unpriced(tx, action, found)
-    await store.insert_initiation(tx, answer)
-    return answer
+    prices = (await peek_prices(tx, [org_id])).get(org_id)
+    await store.lock_initiations(tx, org_id)
+    answers = await store.find_initiations(tx, org_id, {action.request_id for action in actions})
+    desk = Desk(prices, {}, [])
+    new: list[Initiation] = []
+    for action in actions:
+        if action.request_id not in answers:
+            answers[action.request_id] = await _answered(tx, action, desk)
+            new.append(answers[action.request_id])
+    if new:
+        await store.insert_initiations(tx, new)
+    return [answers[action.request_id] for action in actions]
 
 
-async def _price_of(tx: Tx, action: Action) -> Priced | str:
+class Desk(NamedTuple):
+    """What answers of one transaction share: prices, and per (SKU, project) what prices it and how it stands."""
+
+    prices: OrgPrices | None
+    standings: dict[tuple[str, UUID | None], tuple[Priced, Standing]]
+    holds: list[Initiation]
+
+    def grant(self, hold: Initiation) -> None:
+        """Have the questions that follow meet a hold that was granted."""
+        self.holds.append(hold)
+        for key, (priced, standing) in self.standings.items():
+            if priced.terms.currency == hold.currency:
+                self.standings[key] = priced, beside(standing, key[0], priced.period, hold)
+
+
+async def _answered(tx: Tx, action: Action, desk: Desk) -> Initiation:
+    key = action.sku, action.project_id
+    if key not in desk.standings:
+        found = await _price_of(tx, action, desk.prices)
+        if not isinstance(found, Priced):
+            return _answer(tx, action, decision="deny", reason=found)
+        standing = await store.read_standing(tx, action, found.period, found.terms.currency)
+        for hold in desk.holds:
+            if hold.currency == found.terms.currency:
+                standing = beside(standing, action.sku, found.period, hold)
+        desk.standings[key] = found, standing
+    priced, standing = desk.standings[key]
+    verdict = judge(action, standing, priced.terms, tx.minute)
+    answer = _answer(tx, action, period=priced.period, currency=priced.terms.currency, **verdict._asdict())
+    if verdict.decision == "deny" or action.hold_ttl_s is None:
+        return answer
+    hold = replace(answer, hold_id=new_id(), expires_at=tx.now + timedelta(seconds=action.hold_ttl_s))
+    desk.grant(hold)
+    return hold
+
+
+async def _price_of(tx: Tx, action: Action, prices: OrgPrices | None) -> Priced | str:
     """Find what prices the action, or why nothing does."""
-    prices = (await peek_prices(tx, [action.org_id])).get(action.org_id)
     if prices is None:
         return "no_terms"
     period = prices.period_of(tx.minute)
@@ -143,20 +179,6 @@ async def _price_of(tx: Tx, action: Action) -> Priced | str:
     if found is not None:
         return "terms_missing"
     return "no_terms" if await store.list_known_skus(tx, [action.sku]) else "unknown_sku"
-
-
-def _unpriced(tx: Tx, action: Action, reason: str) -> Initiation:
-    return _answer(tx, action, decision="deny", reason=reason)
-
-
-async def _judged(tx: Tx, action: Action, priced: Priced) -> Initiation:
-    terms = priced.terms
-    standing = await store.read_standing(tx, action, priced.period, terms.currency)
-    verdict = judge(action, standing, terms, tx.minute)
-    answer = _answer(tx, action, period=priced.period, currency=terms.currency, **verdict._asdict())
-    if verdict.decision == "deny" or action.hold_ttl_s is None:
-        return answer
-    return replace(answer, hold_id=new_id(), expires_at=tx.now + timedelta(seconds=action.hold_ttl_s))
 
 
 def _answer(tx: Tx, action: Action, **verdict: Any) -> Initiation:

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any
+from dataclasses import dataclass, field
 from uuid import UUID
-from weakref import WeakValueDictionary
 
 from aiohttp import web
 from prometheus_client import Counter
 
 from eb_kit.access import reach
 from eb_kit.db import WEATHER
-from eb_kit.service import CONTEXT
+from eb_kit.service import CONTEXT, ServiceContext
 from eb_kit.tx import begin
 from eb_kit.web import ok, path_uuid, read_body
 
 from .. import guard_flows, store
 from ..domain.errors import GuardrailUnavailable, InitiationDiffers
-from ..domain.initiations import Action
+from ..domain.initiations import Action, Initiation
 from .guard_shapes import Authorize, AuthorizeView, HoldView
 from .routes import routes
 
@@ -27,13 +25,22 @@ ANSWERS = Counter("eb_pricing_authorize_total", "Answers to authorize.", ["decis
 UNAVAILABLE = Counter(
     "eb_pricing_guardrail_unavailable_total", "Questions to authorize that got no answer in time."
 )
-_leftover: set[asyncio.Task[Any]] = set()
+MOST_TOGETHER = 100
+
+
+@dataclass(slots=True)
+class _Desk:
+    """Questions about one organisation that wait for their answers, and the task that answers them."""
+
+    waiting: list[tuple[Action, asyncio.Future[Initiation]]] = field(default_factory=list)
+    clerk: asyncio.Task[None] | None = None
 
 
 @routes.post(
     "/pricing/authorize",
     body=Authorize,
     answer=AuthorizeView,
+    idempotency="none",
     errors=(InitiationDiffers, GuardrailUnavailable),
 )
 async def authorize(request: web.Request) -> web.Response:
@@ -44,16 +51,22 @@ async def authorize(request: web.Request) -> web.Response:
     """
     body = await read_body(request, Authorize)
     await reach(request, body.org_id)
-    deadline_s = request.app[CONTEXT].settings.authorize_deadline_ms / 1000
+    context = request.app[CONTEXT]
+    action = _action(body)
     try:
-        return await _within(deadline_s, _answer(request, body))
+        async with asyncio.timeout(context.settings.authorize_deadline_ms / 1000):
+            answer = await _ask(context, action)
     except (TimeoutError, *WEATHER):
         UNAVAILABLE.inc()
         raise GuardrailUnavailable(retry_after_s=1) from None
+    if not answer.answers(action):
+        raise InitiationDiffers
+    ANSWERS.labels(answer.decision, answer.reason).inc()
+    return ok(AuthorizeView.of(answer))
 
 
-async def _answer(request: web.Request, body: Authorize) -> web.Response:
-    action = Action(
+def _action(body: Authorize) -> Action:
+    return Action(
         org_id=body.org_id,
         request_id=body.request_id,
         project_id=body.project_id,
@@ -61,40 +74,46 @@ async def _answer(request: web.Request, body: Authorize) -> web.Response:
         quantity=body.quantity,
         hold_ttl_s=body.hold_ttl if body.hold else None,
     )
-    async with _turn(request, body.org_id), begin(request) as tx:
-        answer = await guard_flows.authorize(tx, action)
-        response = tx.answer(ok(AuthorizeView.of(answer)))
-    ANSWERS.labels(answer.decision, answer.reason).inc()
-    return response
 
 
-def _turn(request: web.Request, org_id: UUID) -> asyncio.Lock:
-    """Give the queue of an organisation: in the database they would wait all the same, each on a connection."""
-    turns: WeakValueDictionary[UUID, asyncio.Lock] = request.app[CONTEXT].extras.setdefault(
-        "authorizing", WeakValueDictionary()
-    )
-    return turns.setdefault(org_id, asyncio.Lock())
+async def _ask(context: ServiceContext, action: Action) -> Initiation:
+    """Wait for the answer: the questions about an organisation that come together are answered together.
+
+    They would have to wait for each other all the same, each in a transaction of its own.
+    """
+    desks: dict[UUID, _Desk] = context.extras.setdefault("authorizing", {})
+    desk = desks.setdefault(action.org_id, _Desk())
+    answer: asyncio.Future[Initiation] = asyncio.get_running_loop().create_future()
+    desk.waiting.append((action, answer))
+    if desk.clerk is None:
+        desk.clerk = asyncio.create_task(_serve(context, action.org_id, desks))
+    return await answer
 
 
-async def _within(seconds: float, answering: Coroutine[Any, Any, web.Response]) -> web.Response:
-    """Wait so long for an answer; TimeoutError then, without waiting until what is under way has been undone."""
-    task = asyncio.create_task(answering)
+async def _serve(context: ServiceContext, org_id: UUID, desks: dict[UUID, _Desk]) -> None:
+    """Answer what waits about an organisation until nothing does, and close its desk."""
     try:
-        await asyncio.wait({task}, timeout=seconds)
-        if task.done():
-            return task.result()
-        raise TimeoutError
+        await _answer_all(context, org_id, desks[org_id])
     finally:
-        if not task.done():
-            task.cancel()
-            _leftover.add(task)
-            task.add_done_callback(_forget)
+        del desks[org_id]
 
 
-def _forget(task: asyncio.Task[Any]) -> None:
-    _leftover.discard(task)
-    if not task.cancelled():
-        task.exception()
+async def _answer_all(context: ServiceContext, org_id: UUID, desk: _Desk) -> None:
+    """Answer what waits, some together; who stopped waiting is left out."""
+    while desk.waiting:
+        some, desk.waiting = desk.waiting[:MOST_TOGETHER], desk.waiting[MOST_TOGETHER:]
+        asked = [(action, answer) for action, answer in some if not answer.done()]
+        try:
+            async with context.begin(actor="system:pricing") as tx:
+                found = await guard_flows.authorize(tx, org_id, [action for action, _ in asked])
+        except (TimeoutError, *WEATHER) as error:
+            for _, answer in asked:
+                if not answer.done():
+                    answer.set_exception(error)
+            continue
+        for (_, answer), one in zip(asked, found, strict=True):
+            if not answer.done():
+                answer.set_result(one)
 
 
 @routes.post("/pricing/holds/{hold_id}:release", answer=HoldView)

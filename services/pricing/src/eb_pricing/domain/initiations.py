@@ -5,7 +5,7 @@ Rule: docs/rules/pricing.md, Authorize and holds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Literal, NamedTuple
@@ -68,9 +68,8 @@ class Initiation:
 
 
 class Held(NamedTuple):
-    """What open holds keep free: money, or units and events of a counter."""
+    """What open holds add to a counter: units, and actions as its events."""
 
-    amount: Decimal = ZERO
     quantity: Decimal = ZERO
     actions: int = 0
 
@@ -99,6 +98,26 @@ class Standing:
     is_prepaid_only: bool
     grants: tuple[Grant, ...]
     held_credit: Decimal
+
+
+def beside(standing: Standing, sku: str, period: str, hold: Initiation) -> Standing:
+    """Give what questions about a SKU in a period meet once a hold in the same currency was granted, too."""
+    amount = hold.amount or ZERO
+    held = standing.held
+    if (hold.sku, hold.period) == (sku, period):
+        held = Held(held.quantity + hold.quantity, held.actions + 1)
+    return replace(
+        standing,
+        held=held,
+        caps=tuple(_cap_beside(cap, hold) if hold.period == period else cap for cap in standing.caps),
+        held_credit=standing.held_credit + (amount if hold.needs_credit else ZERO),
+    )
+
+
+def _cap_beside(cap: CapState, hold: Initiation) -> CapState:
+    if cap.project_id not in (None, hold.project_id):
+        return cap
+    return cap._replace(held=cap.held + max(hold.amount or ZERO, ZERO))
 
 
 class Verdict(NamedTuple):

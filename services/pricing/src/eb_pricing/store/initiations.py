@@ -29,12 +29,12 @@ async def lock_initiations(tx: Tx, org_id: UUID) -> None:
     await tx.execute("SELECT pg_advisory_xact_lock($1, hashtext($2))", AUTHORIZE_LOCK, str(org_id))
 
 
-async def find_initiation(tx: Tx, org_id: UUID, request_id: str) -> Initiation | None:
-    """Give the answer to an earlier question."""
-    row = await tx.fetchrow(
-        "SELECT * FROM initiation WHERE org_id = $1 AND request_id = $2", org_id, request_id
+async def find_initiations(tx: Tx, org_id: UUID, request_ids: Collection[str]) -> dict[str, Initiation]:
+    """Give the answers to earlier questions, by their request ids."""
+    rows = await tx.fetch(
+        "SELECT * FROM initiation WHERE org_id = $1 AND request_id = ANY($2)", org_id, list(request_ids)
     )
-    return None if row is None else Initiation(**dict(row))
+    return {row["request_id"]: Initiation(**dict(row)) for row in rows}
 
 
 _STANDING = """
@@ -98,17 +98,13 @@ def _grant(row: Sequence[Any]) -> Grant:
     return Grant(str(credit_id), currency, amount, drawn, priority, created_at, expires_at, pays_for)
 
 
-async def insert_initiation(tx: Tx, initiation: Initiation) -> None:
-    """Keep an answer. One without a hold needn't outlive a crash of the machine: its commit doesn't wait for
-    the disk, since asking again does no harm.
+async def insert_initiations(tx: Tx, answers: Sequence[Initiation]) -> None:
+    """Keep answers. Without a hold among them they needn't outlive a crash of the machine: their commit doesn't
+    wait for the disk, since asking again does no harm.
     """
-    marks = ", ".join(f"${n}" for n in range(1, len(COLUMNS) + 1))
-    await tx.fetchval(
-        f"INSERT INTO initiation ({', '.join(COLUMNS)}) VALUES ({marks})"
-        f" RETURNING set_config('synchronous_commit', ${len(COLUMNS) + 1}, true)",
-        *astuple(initiation),
-        "on" if initiation.hold_id else "off",
-    )
+    await tx.copy("initiation", COLUMNS, [astuple(one) for one in answers])
+    if not any(one.hold_id for one in answers):
+        await tx.execute("SET LOCAL synchronous_commit = off")
 
 
 async def get_hold(tx: Tx, hold_id: UUID) -> Initiation:
