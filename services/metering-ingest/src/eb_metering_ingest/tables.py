@@ -71,9 +71,7 @@ metering_event = Table(
     _text("trace_id", nullable=True),
     Index("metering_event_by_sku", "org_id", "sku", "event_time"),
     Index("metering_event_by_usage", "usage_id"),
-    Index(
-        "metering_event_voids", "org_id", "event_id", postgresql_where=text("voids_event_id IS NOT NULL")
-    ),
+    Index("metering_event_voids", "org_id", "event_id", postgresql_where=text("voids_event_id IS NOT NULL")),
     Index(
         "metering_event_by_provider_id",
         "org_id",
@@ -156,9 +154,7 @@ dead_letter = Table(
         "dead_letter_id",
         postgresql_where=text("status = 'open' AND waits_for_project_id IS NOT NULL"),
     ),
-    Index(
-        "dead_letter_open", "org_id", "reason", "dead_letter_id", postgresql_where=text("status = 'open'")
-    ),
+    Index("dead_letter_open", "org_id", "reason", "dead_letter_id", postgresql_where=text("status = 'open'")),
 )
 
 usage_replay = Table(
@@ -210,9 +206,7 @@ provider_log = Table(
     _at("heard_at"),
     Column("finished_at", DateTime(timezone=True)),
     Index("provider_log_content", "content_hash", unique=True, postgresql_where=text("status = 'loaded'")),
-    Index(
-        "provider_log_unfinished", "heard_at", postgresql_where=text("status IN ('loading', 'abandoned')")
-    ),
+    Index("provider_log_unfinished", "heard_at", postgresql_where=text("status IN ('loading', 'abandoned')")),
 )
 
 provider_log_part = Table(
