@@ -19,7 +19,7 @@ LINK = (
     " decided_by, decided_at"
 )
 LAST_ID = UUID(int=2**128 - 1)
-"""Pages begin before it: a bound that is always there lets every page be read from the index."""
+"""Pages begin before it: a bound that is always there, on both tables, lets every page be read from an index."""
 
 
 async def lock_roots(tx: Tx, *org_ids: UUID) -> None:
@@ -124,7 +124,7 @@ async def list_children(tx: Tx, org_id: UUID, before: UUID | None, limit: int) -
     """Give a page of an organisation's children, newest first."""
     rows = await tx.fetch(
         f"SELECT {RELATIVE} FROM org_hierarchy h JOIN organization o ON o.org_id = h.descendant_org_id"
-        " WHERE h.ancestor_org_id = $1 AND h.depth = 1 AND h.descendant_org_id < $2"
+        " WHERE h.ancestor_org_id = $1 AND h.depth = 1 AND h.descendant_org_id < $2 AND o.org_id < $2"
         " ORDER BY h.descendant_org_id DESC LIMIT $3",
         org_id,
         before or LAST_ID,
@@ -137,7 +137,7 @@ async def list_descendants(tx: Tx, org_id: UUID, before: UUID | None, limit: int
     """Give a page of all organisations below one, newest first."""
     rows = await tx.fetch(
         f"SELECT {RELATIVE} FROM org_hierarchy h JOIN organization o ON o.org_id = h.descendant_org_id"
-        " WHERE h.ancestor_org_id = $1 AND h.depth > 0 AND h.descendant_org_id < $2"
+        " WHERE h.ancestor_org_id = $1 AND h.depth > 0 AND h.descendant_org_id < $2 AND o.org_id < $2"
         " ORDER BY h.descendant_org_id DESC LIMIT $3",
         org_id,
         before or LAST_ID,
