@@ -106,6 +106,7 @@ ALTER TABLE pricing.charge VALIDATE CONSTRAINT charge_counter_base_finite;
 COMMENT ON COLUMN pricing.charge.is_closed IS 'Whether the period was closed: the minimum counted then.';
 COMMENT ON COLUMN pricing.charge.base_due IS 'The part of what became due that is base fees.';
 CREATE INDEX charge_by_counter ON pricing.charge (org_id, sku, period);
+CREATE INDEX charge_besides_usage ON pricing.charge (org_id, created_at, charge_id) WHERE kind <> 'usage';
 """
 
 FIRST_LOOK = """
@@ -124,6 +125,7 @@ CREATE TABLE kept."20250920_08:charges" AS
 """
 
 TAKE_COLUMNS = """
+DROP INDEX pricing.charge_besides_usage;
 DROP INDEX pricing.charge_by_counter;
 DROP INDEX pricing.counter_with_base;
 ALTER TABLE pricing.charge DROP COLUMN is_closed, DROP COLUMN base_due, DROP COLUMN counter_base,

@@ -131,6 +131,7 @@ charge = Table(
     _sum("counter_base"),
     Column("days_left", Integer),
     Column("days", Integer),
+    Index("charge_besides_usage", "org_id", "created_at", "charge_id", postgresql_where="kind <> 'usage'"),
     Index("charge_by_counter", "org_id", "sku", "period"),
     Index("charge_by_org", "org_id", "created_at", "charge_id"),
 )

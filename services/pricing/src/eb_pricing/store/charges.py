@@ -104,6 +104,7 @@ CHARGE_CONDITIONS = {
     "project_id": "project_id = {}",
     "period": "period = {}",
     "kind": "kind = {}",
+    "other_kind": "kind <> 'usage' AND kind = {}",
     "status": "is_closed = ({}::text = 'closed')",
     "charge_id": "charge_id = {}",
     "created_from": "created_at >= {}",
@@ -115,6 +116,8 @@ async def list_charges(
     tx: Tx, filters: Mapping[str, object], after: Mapping[str, Any] | None, limit: int
 ) -> list[KeptCharge]:
     """Give charges, newest first: of one organisation by their creation, of all by their ids, which are in time."""
+    if filters["kind"] not in (None, "usage"):
+        filters = {**filters, "kind": None, "other_kind": filters["kind"]}
     place = ("created_at", "charge_id") if filters["org_id"] is not None else ("charge_id", "org_id")
     rows = await list_rows(tx, "charge", CHARGE_COLUMNS, CHARGE_CONDITIONS, filters, place, after, limit)
     return [_kept(row) for row in rows]
