@@ -87,7 +87,7 @@ def messages(org_ids: list[Any], lines: int, in_message: int) -> Iterator[bytes]
     now = datetime.now(UTC).replace(second=0, microsecond=0)
     for _ in range(lines // in_message):
         charges = tuple(
-            Charge(
+            Charge.trusted(
                 charge_id=str(new_id()), org_id=chance.choice(org_ids), project_id=org_ids[0],
                 sku=chance.choice(SKUS), period=f"{now:%Y-%m}", time=now, kind="usage", quantity="12.5",
                 event_count=12, currency="AUD", amount_gross=f"{chance.randrange(1, 5000) / 100:.2f}",
@@ -96,7 +96,7 @@ def messages(org_ids: list[Any], lines: int, in_message: int) -> Iterator[bytes]
             )
             for _ in range(in_message)
         )  # fmt: skip
-        yield ChargePriced(partition=0, charges=charges).to_bytes()
+        yield ChargePriced.trusted(partition=0, charges=charges).to_bytes()
 
 
 async def post_all(client: Client, bodies: list[bytes], per_take: int) -> float:

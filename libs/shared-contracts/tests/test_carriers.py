@@ -71,6 +71,16 @@ def test_a_twin_says_in_json_what_its_model_says(message: Any, data: st.DataObje
     assert twin.model_dump(mode="json") == model.model_dump(mode="json")
 
 
+def test_twins_and_models_may_hold_each_other() -> None:
+    model, twin = AcceptedEvent.model_validate(EVENT), AcceptedEvent.trusted(**_read(EVENT))
+    around = {"partition": 3, "batch_id": new_id(), "received_at": datetime.now(UTC)}
+    of_twins, of_models = (
+        BatchAccepted(**around, events=(twin,)),
+        BatchAccepted.trusted(**around, events=(model,)),
+    )
+    assert BatchAccepted.from_bytes(of_twins.to_bytes()) == BatchAccepted.from_bytes(of_models.to_bytes())
+
+
 def test_everything_that_travels_in_partitions_is_carried() -> None:
     assert all(message.IS_CARRIED for message in ALL.values() if issubclass(message, Partitioned))
 

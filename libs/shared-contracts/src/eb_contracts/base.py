@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Self, cast
 
 from pydantic import BaseModel, ConfigDict, PlainSerializer
 
-from .carriers import carrier_of, read
+from .carriers import carrier_of, plain, read
 from .money import plain_text
 
 EVENTS = "eb.events"
@@ -87,7 +87,7 @@ class Message(Body):
 
     def to_bytes(self) -> bytes:
         """Write the JSON body."""
-        return self.model_dump_json().encode()
+        return self.model_dump_json(fallback=plain).encode()
 
     @classmethod
     def from_bytes(cls, body: bytes) -> Self:

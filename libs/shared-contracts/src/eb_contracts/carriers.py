@@ -20,14 +20,14 @@ _EXPONENT = re.compile(rb'"[+-]?[0-9.]+E[+-]?[0-9]+"')
 _REFUSED = (msgspec.MsgspecError, UnicodeDecodeError, ArithmeticError)
 
 
-def _plain(value: Any) -> Any:
-    """Write a model inside of a twin."""
+def plain(value: Any) -> Any:
+    """Write a model inside of a twin, or a twin inside of a model."""
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     raise TypeError(f"no message holds a {type(value).__name__}")
 
 
-_encode = msgspec.json.Encoder(enc_hook=_plain).encode
+_encode = msgspec.json.Encoder(enc_hook=plain).encode
 
 
 class Carrier(msgspec.Struct, frozen=True, gc=False, kw_only=True):
