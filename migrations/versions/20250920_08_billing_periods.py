@@ -86,23 +86,17 @@ GRANT SELECT, INSERT ON pricing.rerate TO eb_pricing;
 
 COLUMNS = f"""
 ALTER TABLE pricing.counter
-    ADD COLUMN base numeric NOT NULL DEFAULT 0,
-    ADD COLUMN is_closed boolean NOT NULL DEFAULT false,
-    ADD {finite("base").replace("CHECK", "CONSTRAINT counter_base_finite CHECK")} NOT VALID;
-ALTER TABLE pricing.counter VALIDATE CONSTRAINT counter_base_finite;
+    ADD COLUMN base numeric NOT NULL DEFAULT 0 {finite("base")},
+    ADD COLUMN is_closed boolean NOT NULL DEFAULT false;
 COMMENT ON COLUMN pricing.counter.base IS 'The part of charged that is base fees.';
 CREATE INDEX counter_with_base ON pricing.counter (org_id, period) WHERE base <> 0;
 
 ALTER TABLE pricing.charge
     ADD COLUMN is_closed boolean NOT NULL DEFAULT false,
-    ADD COLUMN base_due numeric NOT NULL DEFAULT 0,
-    ADD COLUMN counter_base numeric NOT NULL DEFAULT 0,
+    ADD COLUMN base_due numeric NOT NULL DEFAULT 0 {finite("base_due")},
+    ADD COLUMN counter_base numeric NOT NULL DEFAULT 0 {finite("counter_base")},
     ADD COLUMN days_left integer,
-    ADD COLUMN days integer,
-    ADD {finite("base_due").replace("CHECK", "CONSTRAINT charge_base_due_finite CHECK")} NOT VALID,
-    ADD {finite("counter_base").replace("CHECK", "CONSTRAINT charge_counter_base_finite CHECK")} NOT VALID;
-ALTER TABLE pricing.charge VALIDATE CONSTRAINT charge_base_due_finite;
-ALTER TABLE pricing.charge VALIDATE CONSTRAINT charge_counter_base_finite;
+    ADD COLUMN days integer;
 COMMENT ON COLUMN pricing.charge.is_closed IS 'Whether the period was closed: the minimum counted then.';
 COMMENT ON COLUMN pricing.charge.base_due IS 'The part of what became due that is base fees.';
 CREATE INDEX charge_by_counter ON pricing.charge (org_id, sku, period);
