@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from eb_rating import Counter, Terms, charge, target_closed, tax_target
 from eb_rating.exact import EXACT
 
-from .strategies import plans, quantities
+from .strategies import Tape, plan, tapes
 
 ZERO = Decimal(0)
 
@@ -142,34 +142,26 @@ class History:
         return str(self.plans[0]["tax_rate"] or 0)
 
 
-usages = st.lists(st.tuples(quantities, st.integers(1, 50)), min_size=1, max_size=8)
-some_of_eight = st.lists(st.integers(0, 7), max_size=4)
-rerates = st.lists(st.integers(0, 2).map(Rerate), max_size=3)
-closes = st.lists(st.just(Close()), max_size=1)
+def records(tape: Tape) -> list[Record]:
+    """Give usage under unlike ids, voids of some of it, and some of all that once more."""
+    made = [Record(str(number), tape.quantity(), tape.integer(1, 50)) for number in range(tape.integer(1, 8))]
+    once = [*made, *(one.void() for one in tape.some(0, 4, lambda: tape.pick(made)))]
+    return [*once, *tape.some(0, 4, lambda: tape.pick(once))]
 
 
-@st.composite
-def _records(draw: st.DrawFn) -> list[Record]:
-    """Usage under unlike ids, voids of some of it, and some of all that once more."""
-    made = [Record(str(number), *drawn) for number, drawn in enumerate(draw(usages))]
-    once = [*made, *(made[n % len(made)].void() for n in draw(some_of_eight))]
-    return [*once, *(once[n % len(once)] for n in draw(some_of_eight))]
-
-
-records = _records()
-
-
-@cache
-@st.composite
-def histories(draw: st.DrawFn, mode: str) -> History:
-    """Records in any order (a void may come before what it takes back), some twice; re-ratings and a close between.
+def history(tape: Tape, mode: str) -> History:
+    """Make records in any order, a void maybe before what it takes back, some twice; re-ratings and a close between.
 
     The first and the last terms are of the mode; those between are of any.
     """
-    first = draw(plans((mode,)))
-    between = draw(plans())
-    last = draw(plans((mode,)))
+    first, between, last = plan(tape, (mode,)), plan(tape), plan(tape, (mode,))
     alike = {"minor_digits": first["minor_digits"], "currency": first["currency"]}
-    steps = [*draw(records), *draw(rerates), *draw(closes)]
-    draw(st.randoms(use_true_random=False)).shuffle(steps)
-    return History([first, between | alike, last | alike], steps)
+    rerates = tape.some(0, 3, lambda: Rerate(tape.integer(0, 2)))
+    steps = [*records(tape), *rerates, *tape.some(0, 1, Close)]
+    return History([first, between | alike, last | alike], tape.shuffled(steps))
+
+
+@cache
+def histories(mode: str) -> st.SearchStrategy[History]:
+    """Any history of a counter of this shape."""
+    return tapes.map(lambda tape: history(tape, mode))

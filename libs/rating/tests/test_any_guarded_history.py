@@ -21,12 +21,13 @@ from eb_rating.caps import Spend, clamp
 from eb_rating.credits import Grant, apply, in_order
 from eb_rating.exact import EXACT
 
-from .histories import ZERO, Book, Close, History, Record, Rerate, histories, total
+from .histories import ZERO, Book, Close, History, Record, Rerate, history, total
 from .rules import naive_target
-from .strategies import MODES, numbers
+from .strategies import MODES, Tape, tapes
 
 every_shape = pytest.mark.parametrize("mode", MODES)
 START = datetime(2026, 11, 1, tzinfo=UTC)
+ENDLESS = Decimal(10) ** 60
 ORG = "org"
 PROJECTS = ("one", "other")
 
@@ -107,10 +108,14 @@ class Till:
         owners = [ORG] if project is None else [project, ORG]
         gross = due
         for owner in owners:
-            spend = self.spends.get(owner, Spend())
-            self.spends[owner], gross = clamp(spend, gross, self.caps.get(owner))
+            self.spends[owner], gross = clamp(self.spends.get(owner, Spend()), gross, self.cap_of(owner))
         self.grants, draws = apply(self.grants, gross, "AUD", "action", self.now)
         self.paid.append(Paid(project, due, gross, total(draw.amount for draw in draws)))
+
+    def cap_of(self, owner: str) -> Decimal:
+        """Give the cap in force; more than can ever be due where there is none."""
+        cap = self.caps.get(owner)
+        return ENDLESS if cap is None else cap
 
     def summed(self, member: str, project: str | None = None) -> Decimal:
         """Sum a column over the charges, all of them or a project's."""
@@ -129,23 +134,29 @@ def project_of(step: Record | Rerate | Close) -> str | None:
     return PROJECTS[int(step.record_id[-1]) % 2] if isinstance(step, Record) else None
 
 
-money = numbers(9, 3).map(lambda text: Decimal(text).quantize(Decimal(1)))
-caps = st.builds(Cap, st.sampled_from((ORG, *PROJECTS)), st.one_of(st.none(), money))
-laters = st.builds(Later, st.integers(1, 20))
-grant_parts = st.tuples(
-    money.map(lambda amount: amount + 1),
-    st.integers(0, 2),
-    st.one_of(st.none(), st.integers(1, 30).map(lambda days: START + timedelta(days=days))),
-    st.sampled_from([None, ("action",), ("hosting",)]),
-)
-grants = st.lists(grant_parts, max_size=4).map(
-    lambda drawn: [
-        Grant(str(number), "AUD", amount, ZERO, priority, START, expires_at, sku_types)
-        for number, (amount, priority, expires_at, sku_types) in enumerate(drawn)
+def money(tape: Tape) -> Decimal:
+    return Decimal(tape.integer(0, 10**9))
+
+
+def cap(tape: Tape) -> Cap:
+    return Cap(tape.pick((ORG, *PROJECTS)), tape.pick((money(tape), None)))
+
+
+def grants(tape: Tape) -> list[Grant]:
+    """Make up to four grants with unlike rules."""
+    return [
+        Grant(
+            str(number),
+            "AUD",
+            money(tape) + 1,
+            ZERO,
+            priority=tape.integer(0, 2),
+            created_at=START,
+            expires_at=tape.pick((None, START + timedelta(days=tape.integer(1, 30)))),
+            sku_types=tape.pick((None, ("action",), ("hosting",))),
+        )
+        for number in range(tape.integer(0, 4))
     ]
-)
-at_first = st.lists(caps, max_size=3)
-in_between = st.lists(st.one_of(caps, laters), max_size=5)
 
 
 @dataclass(frozen=True)
@@ -172,22 +183,26 @@ class Guarded:
         )
 
 
-@cache
-@st.composite
-def guarded(draw: st.DrawFn, mode: str, *, changing: bool) -> Guarded:
-    """Two counters of a shape, in one currency; `changing`: caps change on the way."""
-    first, second = draw(histories(mode)), draw(histories(mode))
+def guarded_history(tape: Tape, mode: str, *, changing: bool) -> Guarded:
+    """Make two counters of a shape, in one currency; `changing`: caps change on the way."""
+    first, second = history(tape, mode), history(tape, mode)
     alike = {"minor_digits": first.plans[0]["minor_digits"]}
     second = replace(second, plans=[plan | alike for plan in second.plans])
-    used = [Used(n, step) for n, history in enumerate((first, second)) for step in history.steps]
-    between = [one for one in draw(in_between) if changing or isinstance(one, Later)]
-    events: list[Event] = [*used, *draw(grants), *between]
-    draw(st.randoms(use_true_random=False)).shuffle(events)
+    used = [Used(n, step) for n, one in enumerate((first, second)) for step in one.steps]
+    caps = tape.some(0, 5, lambda: cap(tape)) if changing else []
+    laters = tape.some(0, 4, lambda: Later(tape.integer(1, 20)))
+    events = tape.shuffled([*used, *grants(tape), *caps, *laters])
     first, second = (
         replace(one, steps=[e.step for e in events if isinstance(e, Used) and e.counter == n])
         for n, one in enumerate((first, second))
     )
-    return Guarded((first, second), draw(at_first), events)
+    return Guarded((first, second), tape.some(0, 3, lambda: cap(tape)), events)
+
+
+@cache
+def guarded(mode: str, *, changing: bool) -> st.SearchStrategy[Guarded]:
+    """Any history of two guarded counters of this shape."""
+    return tapes.map(lambda tape: guarded_history(tape, mode, changing=changing))
 
 
 def check_each_cent(till: Till, target: Fraction) -> None:

@@ -135,3 +135,20 @@ async def test_plans_from_before_are_resolved_by_the_job(catalog: Catalog) -> No
 
     assert taken == [1, 0]
     assert ((await facts(catalog))[-1].entity_id, (await facts(catalog))[-1].version) == (plan_id, 1)
+
+
+async def test_a_changed_sku_is_resolved_in_the_plans_and_overrides_that_name_it(catalog: Catalog) -> None:
+    for sku in ("sms", "fax", "page"):
+        await catalog.put_sku(sku)
+    model = await catalog.model()
+    await catalog.plan(model, {"fax": PRICE})
+    plan_id, org_id = await catalog.plan(model, {"sms": PRICE}), await catalog.org()
+    overrides = {"overrides": {"page": {"overage_price": "0.01"}}}
+    await catalog.ask("PUT", f"/catalog/orgs/{org_id}/entitlements/{plan_id}", overrides)
+    count = len(await facts(catalog))
+
+    await catalog.put_sku("page", tax_code="OTHER")
+    await catalog.put_sku("sms", tax_code="OTHER")
+
+    told = [fact.entity_id for fact in (await facts(catalog))[count:]]
+    assert told == [f"{plan_id}/{org_id}", plan_id, f"{plan_id}/{org_id}"]

@@ -38,7 +38,7 @@ async def put_product(tx: Tx, known: Product | None, wanted: Product) -> None:
     await tx.announce(wanted.fact())
     if step is not None:
         await products.put_step(tx, wanted.sku, step)
-        await refresh(tx)
+        await refresh(tx, wanted.sku)
 
 
 async def put_rate(tx: Tx, rate: TaxRate) -> bool:
@@ -69,12 +69,12 @@ async def publish(tx: Tx, plan: Plan, *, is_immediate: bool) -> int:
     return published.version
 
 
-async def refresh(tx: Tx) -> None:
-    """Resolve the retail defaults now, and the organisations: some now, the others by the job."""
+async def refresh(tx: Tx, sku: str | None = None) -> None:
+    """Resolve retail defaults now, organisations and plans (those that name `sku`) now or, beyond a batch, by the job."""
     await resolve_retail(tx)
     await orgs.mark_due(tx)
     await resolve_due(tx)
-    await kept_plan_terms.mark_due(tx)
+    await kept_plan_terms.mark_due(tx, sku=sku)
     await resolve_plans(tx)
 
 

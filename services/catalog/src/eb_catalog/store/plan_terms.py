@@ -23,10 +23,17 @@ async def put_due(tx: Tx, plan_id: UUID, org_id: UUID | None = None) -> None:
     )
 
 
-async def mark_due(tx: Tx, plan_id: UUID | None = None) -> None:
-    """Have all plans' terms resolved again, or all of one plan."""
+async def mark_due(tx: Tx, plan_id: UUID | None = None, sku: str | None = None) -> None:
+    """Have plans' terms resolved again: of all, of one plan, or of those that name a SKU."""
     await tx.execute(
-        "UPDATE plan_terms_state SET due_at = $1 WHERE $2::uuid IS NULL OR plan_id = $2", tx.now, plan_id
+        "UPDATE plan_terms_state AS s SET due_at = $1 WHERE ($2::uuid IS NULL OR plan_id = $2)"
+        " AND ($3::text IS NULL"
+        " OR EXISTS (SELECT FROM plan_version_sku AS v WHERE v.plan_id = s.plan_id AND v.sku = $3)"
+        " OR EXISTS (SELECT FROM org_entitlement AS e"
+        " WHERE (e.plan_id, e.org_id) = (s.plan_id, s.org_id) AND jsonb_exists(e.overrides, $3)))",
+        tx.now,
+        plan_id,
+        sku,
     )
 
 
