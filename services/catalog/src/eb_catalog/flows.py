@@ -70,7 +70,7 @@ async def publish(tx: Tx, plan: Plan, *, is_immediate: bool) -> int:
 
 
 async def refresh(tx: Tx, sku: str | None = None) -> None:
-    """Resolve retail defaults now, organisations and plans (those that name `sku`) now or, beyond a batch, by the job."""
+    """Resolve retail defaults now; organisations, and plans (those that name `sku`), now or by the job."""
     await resolve_retail(tx)
     await orgs.mark_due(tx)
     await resolve_due(tx)
