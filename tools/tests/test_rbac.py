@@ -14,7 +14,7 @@ def test_every_route_and_its_condition_is_in_the_table() -> None:
     table = rbac.table()
 
     assert "| `POST /auth/login` | ● |" in table
-    assert "| country: Operator only |" in table
+    assert "| country: Operator only; assist_policy: Admin only |" in table
     assert not rbac.unknown_names()
 
 

@@ -77,6 +77,21 @@ async def test_a_second_role_replaces_the_first_and_the_same_changes_nothing(aut
     assert [row["action"] for row in await auth.owner.fetch(written, parent)] == ["insert", "update"]
 
 
+async def test_group_billing_sets_a_projects_cost_center_and_nothing_else(auth: AuthService) -> None:
+    admin, member, parent, leaf = await a_group(auth)
+    project = (await within(admin, leaf, "POST", f"/orgs/{leaf}/projects", {"name": "P"})).body
+    await give(admin, parent, member.user_id, "GroupBilling")
+    assert await sees(member, parent, leaf)
+    path = f"/orgs/{leaf}/projects/{project['project_id']}"
+    center = str(uuid4())
+
+    assert (await member.call("PATCH", path, {"cost_center_id": center})).body["cost_center_id"] == center
+    assert verdict(await member.call("PATCH", path, {"name": "Q"})) == (403, "forbidden")
+    both = await member.call("PATCH", path, {"name": "Q", "cost_center_id": None})
+    assert verdict(both) == (403, "forbidden")
+    assert verdict(await member.call("PATCH", f"/orgs/{leaf}", {"country": "NZ"})) == (403, "forbidden")
+
+
 async def test_only_members_hold_one_and_only_those_who_may_give_it(auth: AuthService) -> None:
     admin, member, parent, leaf = await a_group(auth)
     stranger = await auth.sign_in()
