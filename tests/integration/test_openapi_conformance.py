@@ -30,7 +30,7 @@ CHECKS = [status_code_conformance, content_type_conformance, response_schema_con
 load_all_checks()
 
 
-@schemathesis.serializer("message/rfc822")
+@schemathesis.serializer("message/rfc822", "text/csv", "application/x-ndjson")
 def as_sent(_: Any, value: Any) -> Any:
     return value
 

@@ -24,6 +24,7 @@ from eb_metering_ingest.domain.alerts import (
     WEEK,
     Finding,
     Hour,
+    Past,
     Rule,
     hours_needed,
     hours_of,
@@ -63,10 +64,13 @@ def series(
     return hours
 
 
-def ordinary_high(hours: dict[datetime, Hour], hour: datetime) -> Decimal:
-    """The 99th percentile of the hours before one."""
-    past = sorted((one.quantity for at, one in hours.items() if hour - 6 * WEEK <= at < hour), reverse=True)
-    return past[10] if len(past) > 10 else Decimal(0)
+def past_of(hours: dict[datetime, Hour], hour: datetime) -> Past:
+    """All hours of the weeks before one, as the store looks at them."""
+    past = {at: one.quantity for at, one in hours.items() if hour - 6 * WEEK <= at < hour}
+    highest = sorted(past.values(), reverse=True)
+    return Past(
+        len({(hour - at - HOUR) // WEEK for at in past}), highest[10] if len(highest) > 10 else Decimal(0)
+    )
 
 
 def judged(hours: dict[datetime, Hour], begin: datetime, end: datetime) -> list[tuple[datetime, Finding]]:
@@ -74,13 +78,16 @@ def judged(hours: dict[datetime, Hour], begin: datetime, end: datetime) -> list[
     found, hour = [], begin
     while hour < end:
         finding = judge(hour, FIRST, hours, RULE)
-        past = sorted(
-            (one.quantity for at, one in hours.items() if hour - 6 * WEEK <= at < hour), reverse=True
-        )
-        if finding and is_highest(finding, past[10] if len(past) > 10 else Decimal(0)):
+        if finding and (finding.kind == "stop" or is_highest(finding, past_of(hours, hour), RULE)):
             found.append((hour, finding))
         hour += HOUR
     return found
+
+
+def test_a_late_event_of_long_ago_is_no_history() -> None:
+    hours = {MONDAY + n * HOUR: Hour(Decimal(500), 500) for n in range(72)} | {FIRST: Hour(Decimal(1), 1)}
+    assert judge(MONDAY, FIRST, hours, RULE) is not None
+    assert judged(hours, MONDAY, MONDAY + timedelta(hours=72)) == []
 
 
 def test_ordinary_weeks_with_noise_raise_nothing() -> None:

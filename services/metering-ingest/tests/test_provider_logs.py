@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 import os
 import time
 import tracemalloc
@@ -15,6 +16,7 @@ import psutil
 import pytest
 import zstandard
 
+from eb_contracts.ids import new_id
 from eb_kit import streaming
 from eb_kit.jobs import run_once
 from eb_kit.testing_db import ClonedDatabase
@@ -258,3 +260,51 @@ async def test_newer_logs_correct_older_ones(fresh_db: ClonedDatabase, fresh_bus
         run = await reconcile(world, **{"from": str(day), "to": str(day + timedelta(days=1))})
         assert (run["provider_messages"], run["drift_messages"]) == (3, 3)
         assert await world.fetchval("SELECT provider_quantity FROM reconciliation_day") == 4
+
+
+async def test_own_formats_are_loaded_with_their_places_and_once_even_at_once(
+    fresh_db: ClonedDatabase, fresh_bus: str
+) -> None:
+    async with metering(fresh_db, fresh_bus, doors=("api",)) as world:
+        message = {
+            "sid": "SM1", "account_sid": "AC1", "messaging_service_sid": "MG1", "status": "delivered",
+            "direction": "outbound-api", "num_segments": "2", "date_sent": YESTERDAY.isoformat(), "body": "x\ny",
+        }  # fmt: skip
+        sent = [message | {"sid": f"SM{n}"} for n in range(40)]
+        others = [message | {"status": "failed"}, message | {"messaging_service_sid": "MG2"}]
+        page = json.dumps({"messages": [*sent, *others], "next_page_uri": None}).encode()
+        query = (
+            f"?format=twilio&places=MG1:{world.org_id}:sms.au:{world.project_id},MG9:{world.org_id}:sms.us"
+        )
+        headers = {"content_type": "application/json"}
+        answers = await asyncio.gather(*(load(world, page, query, **headers) for _ in range(4)))
+        assert len({json.dumps(answer) for answer in answers}) == 1
+        assert answers[0][0] == 202
+        assert await loaded_rows(world) == 40
+        _, log = await ask(world, "GET", f"/metering/provider-logs/{answers[0][1]['log_id']}")
+        assert (log["provider"], log["skipped"]) == ("twilio", 1)
+        assert log["rejects"] == [{"line": 1, "reason": "org_id_missing"}]
+        row = await world.client.context.pool.fetchrow("SELECT * FROM provider_row LIMIT 1")
+        assert (row["org_id"], row["sku"], row["quantity"], row["project_id"]) == (
+            world.org_id, "sms.au", 2, world.project_id,
+        )  # fmt: skip
+
+
+async def test_an_organisation_that_was_just_made_is_waited_for(
+    fresh_db: ClonedDatabase, fresh_bus: str
+) -> None:
+    async with metering(fresh_db, fresh_bus, doors=("api",)) as world:
+        young, never = new_id(), new_id()
+
+        async def hear() -> None:
+            await asyncio.sleep(0.3)
+            await world.client.org(org_id=young)
+
+        lines = [
+            line(world, f"m-{n}", YESTERDAY.isoformat(), org_id=str(org))
+            for n, org in enumerate((young, never))
+        ]
+        (status, loaded), _ = await asyncio.gather(load(world, lines), hear())
+        assert (status, loaded["rows"], loaded["rejected"]) == (202, 1, 1)
+        _, log = await ask(world, "GET", f"/metering/provider-logs/{loaded['log_id']}")
+        assert log["rejects"] == [{"line": 3, "reason": "org_id_unknown"}]

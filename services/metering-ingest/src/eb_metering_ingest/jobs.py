@@ -22,6 +22,7 @@ from .domain.alerts import (
     HOUR,
     LONGEST,
     STOP_HOURS,
+    WEEK,
     Finding,
     Rule,
     floor_hour,
@@ -347,7 +348,7 @@ async def judge_usage(tx: Tx) -> int:
     rows = await alerts.take_series(tx, latest, settings.alert_batch)
     if not rows:
         return 0
-    rule = Rule(settings.alert_weeks, settings.alert_least_weeks, settings.alert_least_events)
+    rule = _rule(tx)
     due = {
         (row["org_id"], row["sku"]): (
             next_hour(row["judged_hour"], row["first_hour"], latest, rule),
@@ -363,6 +364,11 @@ async def judge_usage(tx: Tx) -> int:
         await _settle(tx, key, hour, judge(hour, first_hour, series, rule), open_or_last.get(key))
     await alerts.update_judged(tx, {key: hour for key, (hour, _) in due.items()})
     return len(rows)
+
+
+def _rule(tx: Tx) -> Rule:
+    settings = tx.context.settings
+    return Rule(settings.alert_weeks, settings.alert_least_weeks, settings.alert_least_events)
 
 
 async def _settle(
@@ -395,8 +401,8 @@ async def _holds(tx: Tx, key: tuple[UUID, str], hour: datetime, finding: Finding
     behind them where pricing does.
     """
     if finding.kind == "spike":
-        weeks = timedelta(weeks=tx.context.settings.alert_weeks)
-        return is_highest(finding, await alerts.ordinary_hour(tx, *key, hour - weeks, hour))
+        rule = _rule(tx)
+        return is_highest(finding, await alerts.get_past(tx, *key, hour - rule.weeks * WEEK, hour), rule)
     begin = hour - (STOP_HOURS - 1) * HOUR
     recorded = await alerts.sum_recorded(tx, *key, begin, hour + HOUR, LOOK_AT_ONCE)
     return recorded < finding.threshold

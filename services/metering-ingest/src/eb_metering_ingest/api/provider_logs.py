@@ -16,9 +16,10 @@ from aiohttp import web
 from prometheus_client import Counter
 
 from eb_contracts.errors import Fault, NotFound
-from eb_contracts.ids import new_id
-from eb_kit.access import caller, reach
+from eb_contracts.ids import made_at, new_id
+from eb_kit.access import caller, reach, waiter_of
 from eb_kit.db import WEATHER
+from eb_kit.directory import YOUNG
 from eb_kit.paging import page_of, read_cursor
 from eb_kit.problems import ParameterInvalid
 from eb_kit.service import CONTEXT, ServiceContext
@@ -66,7 +67,7 @@ async def load_log(request: web.Request) -> web.Response:
     """
     query = read_query(request, LogQuery)
     terms = await _terms(request, query)
-    loading = _Loading(request.app[CONTEXT], caller(request).actor, query, terms, request.content_type)
+    loading = _Loading(request, query, terms)
     try:
         async for piece in stream_body(request):
             for at in range(0, len(piece), PIECE_BYTES):
@@ -91,11 +92,17 @@ async def _terms(request: web.Request, query: LogQuery) -> Terms:
     return Terms(
         earliest=now - timedelta(days=30 * months),
         latest=now + AHEAD,
-        is_known=lambda org_id: context.directory.org(org_id) is not None,
+        is_known=lambda org_id: context.directory.org(org_id) is not None or _is_young(context, org_id),
         whole=whole,
         places=places,
         counts_messages=query.count == "messages",
     )
+
+
+def _is_young(context: ServiceContext, org_id: UUID) -> bool:
+    """Tell whether an organisation may have been made so lately that it wasn't heard of here."""
+    made = made_at(org_id)
+    return made is not None and abs(context.clock.machine_now() - made) < YOUNG
 
 
 def _places(text: str | None) -> dict[str, Place]:
@@ -119,11 +126,11 @@ def _places(text: str | None) -> dict[str, Place]:
 class _Loading:
     """One log on its way into the database, a few thousand rows at once."""
 
-    def __init__(
-        self, context: ServiceContext, actor: str, query: LogQuery, terms: Terms, media_type: str
-    ) -> None:
-        self._context, self._actor, self._query, self._terms = context, actor, query, terms
-        self._reader: Reader = READERS.get(media_type, Csv)()  # stream_body refuses other types
+    def __init__(self, request: web.Request, query: LogQuery, terms: Terms) -> None:
+        self._context: ServiceContext = request.app[CONTEXT]
+        self._actor, self._waiter = caller(request).actor, waiter_of(request)
+        self._query, self._terms = query, terms
+        self._reader: Reader = READERS.get(request.content_type, Csv)()  # stream_body refuses other types
         self._content = hashlib.sha256(query.model_dump_json().encode())
         self._log_id = new_id()
         self._is_begun = False
@@ -150,6 +157,7 @@ class _Loading:
 
     async def _flush(self) -> None:
         await self._begin()
+        await self._refuse_unknown()
         rows, rejects, skipped = self._rows, self._rejects, self._skipped
         self._rows, self._rejects, self._skipped = [], [], 0
         if rows:
@@ -165,6 +173,20 @@ class _Loading:
         for name, count in counts.items():
             self._counted[name] += count
             ROWS.labels(name).inc(count)
+
+    async def _refuse_unknown(self) -> None:
+        """Reject rows of organisations that aren't known even after waiting for young ones."""
+        directory = self._context.directory
+        unknown = {
+            org_id
+            for org_id in {row.org_id for row in self._rows}
+            if directory.org(org_id) is None and await directory.find_org(org_id, self._waiter) is None
+        }
+        if unknown:
+            self._rejects += [
+                Reject(row.line, "org_id_unknown") for row in self._rows if row.org_id in unknown
+            ]
+            self._rows = [row for row in self._rows if row.org_id not in unknown]
 
     async def _begin(self) -> None:
         if not self._is_begun:

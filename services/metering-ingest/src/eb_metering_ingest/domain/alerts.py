@@ -75,6 +75,13 @@ class Finding(NamedTuple):
     why: str
 
 
+class Past(NamedTuple):
+    """All hours of a series in the weeks before one: in how many weeks there was usage, and their 99th percentile."""
+
+    weeks: int
+    ordinary: Decimal
+
+
 def floor_hour(instant: datetime) -> datetime:
     """Give the beginning of an instant's hour."""
     return instant.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
@@ -152,11 +159,12 @@ def _baseline(past: Sequence[Decimal]) -> tuple[Decimal, Decimal]:
     return middle, max(spread, abs(middle) * LEAST_SPREAD)
 
 
-def is_highest(finding: Finding, ordinary: Decimal) -> bool:
-    """Tell whether a spike is also more than twice the highest ordinary hour, its 99th percentile, of any hour of the
-    week: an hour that is merely elsewhere in the week is none.
+def is_highest(finding: Finding, past: Past, rule: Rule) -> bool:
+    """Tell whether a spike is more than twice the highest ordinary hour of any day, too, and the past long enough.
+
+    Otherwise it is an hour that is merely elsewhere in the week, or usage that has only begun.
     """
-    return finding.kind != "spike" or finding.seen > 2 * ordinary
+    return past.weeks >= rule.least_weeks and finding.seen > 2 * past.ordinary > 0
 
 
 def _plain(value: Decimal) -> str:

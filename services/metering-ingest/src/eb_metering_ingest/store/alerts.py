@@ -10,7 +10,7 @@ from uuid import UUID
 
 from eb_kit.tx import Tx
 
-from ..domain.alerts import Finding, Hour
+from ..domain.alerts import Finding, Hour, Past
 
 ALERT = """
     SELECT alert_id, org_id, sku, kind, hour, expected, seen, threshold, why, raised_at, closed_at FROM usage_alert
@@ -24,32 +24,26 @@ async def ensure_month(tx: Tx, month: Any) -> None:
 
 
 async def add_hours(tx: Tx, sums: Mapping[SeriesHour, Hour]) -> None:
-    """Add usage to its hours, and begin series that are new; locks rows in key order."""
+    """Add usage to its hours, and begin series that are new; locks rows in key order.
+
+    A series is looked at only for hours that begin, which are those whose sum is what was just added.
+    """
     keys = sorted(sums)
-    if not keys:
-        return
-    orgs, skus, hours = ([key[at] for key in keys] for at in range(3))
     await tx.execute(
-        "INSERT INTO usage_hour AS h (org_id, sku, hour, quantity, events)"
-        " SELECT * FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::numeric[], $5::bigint[])"
+        "WITH n AS (SELECT * FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::numeric[], $5::bigint[])"
+        " AS n (org_id, sku, hour, quantity, events)), added AS ("
+        " INSERT INTO usage_hour AS h (org_id, sku, hour, quantity, events) SELECT * FROM n"
         " ON CONFLICT (org_id, sku, hour) DO UPDATE SET quantity = h.quantity + excluded.quantity,"
-        " events = h.events + excluded.events",
-        orgs,
-        skus,
-        hours,
-        [sums[key].quantity for key in keys],
-        [sums[key].events for key in keys],
-    )
-    await tx.execute(
-        "INSERT INTO usage_series AS s (org_id, sku, first_hour, last_hour, judged_hour)"
+        " events = h.events + excluded.events RETURNING org_id, sku, hour, quantity, events)"
+        " INSERT INTO usage_series AS s (org_id, sku, first_hour, last_hour, judged_hour)"
         " SELECT org_id, sku, min(hour), max(hour), min(hour)"
-        " FROM unnest($1::uuid[], $2::text[], $3::timestamptz[]) AS n (org_id, sku, hour) GROUP BY org_id, sku"
+        " FROM added JOIN n USING (org_id, sku, hour, quantity, events) GROUP BY org_id, sku"
         " ORDER BY org_id, sku ON CONFLICT (org_id, sku) DO UPDATE SET"
         " first_hour = least(s.first_hour, excluded.first_hour), last_hour = greatest(s.last_hour, excluded.last_hour)"
         " WHERE s.first_hour > excluded.first_hour OR s.last_hour < excluded.last_hour",
-        orgs,
-        skus,
-        hours,
+        *([key[at] for key in keys] for at in range(3)),
+        [sums[key].quantity for key in keys],
+        [sums[key].events for key in keys],
     )
 
 
@@ -101,19 +95,20 @@ async def list_hours(tx: Tx, wanted: Sequence[SeriesHour]) -> dict[SeriesHour, H
     return {(row["org_id"], row["sku"], row["hour"]): Hour(row["quantity"], row["events"]) for row in rows}
 
 
-async def ordinary_hour(tx: Tx, org_id: UUID, sku: str, start: datetime, end: datetime) -> Decimal:
-    """Give the 99th percentile of a series' hours in a time, hours without usage counted as zero."""
-    hours = int((end - start) / timedelta(hours=1))
-    found: Decimal | None = await tx.fetchval(
-        "SELECT quantity FROM usage_hour WHERE org_id = $1 AND sku = $2 AND hour >= $3 AND hour < $4"
-        " ORDER BY quantity DESC OFFSET $5 LIMIT 1",
+async def get_past(tx: Tx, org_id: UUID, sku: str, start: datetime, end: datetime) -> Past:
+    """Give what a series was like in a time; hours without usage count as zero in its 99th percentile."""
+    row = await tx.fetchrow(
+        "WITH past AS (SELECT hour, quantity FROM usage_hour"
+        " WHERE org_id = $1 AND sku = $2 AND hour >= $3 AND hour < $4)"
+        " SELECT (SELECT count(DISTINCT date_bin('7 days', hour, $3)) FROM past) AS weeks,"
+        " (SELECT quantity FROM past ORDER BY quantity DESC OFFSET $5 LIMIT 1) AS ordinary",
         org_id,
         sku,
         start,
         end,
-        hours // 100,
+        int((end - start) / timedelta(hours=1)) // 100,
     )
-    return found or Decimal(0)
+    return Past(row["weeks"], row["ordinary"] or Decimal(0)) if row else Past(0, Decimal(0))
 
 
 async def sum_recorded(tx: Tx, org_id: UUID, sku: str, start: datetime, end: datetime, most: int) -> Decimal:
