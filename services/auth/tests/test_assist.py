@@ -11,6 +11,8 @@ from uuid import UUID, uuid4
 import jwt
 import pytest
 
+from eb_tools.identity import revoke_platform_role
+
 from .conftest import Answer, AuthService, Person, an_org
 from .test_groups import give
 from .test_links import detach, link, root_of, verdict, within
@@ -270,6 +272,19 @@ async def test_it_ends_with_the_helpers_own_session_and_role(auth: AuthService) 
 
     assert await dies(auth, started, org)
     assert await status_in_list(admin, org, started.body["assist_session_id"]) == "ended"
+
+
+async def test_it_ends_when_the_platforms_role_is_taken(auth: AuthService) -> None:
+    admin, helper = await auth.sign_in(), await supporter(auth)
+    org = await root_of(admin)
+    started = await start(helper, org)
+
+    assert await revoke_platform_role(auth.owner_dsn, helper.email, "Support", {})
+
+    assert await dies(auth, started, org)
+    assert await status_in_list(admin, org, started.body["assist_session_id"]) == "ended"
+    assert (await helper.refresh()).status == 200
+    assert (await start(helper, org)).status == 404
 
 
 async def test_it_ends_when_its_time_is_up(auth: AuthService) -> None:

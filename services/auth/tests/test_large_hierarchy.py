@@ -31,6 +31,11 @@ NO_CHECKS = """
     ALTER TABLE auth.org_hierarchy DROP CONSTRAINT org_hierarchy_ancestor_org_id_fkey,
         DROP CONSTRAINT org_hierarchy_descendant_org_id_fkey;
 """
+LARGEST_BRANCH = """
+    SELECT c.descendant_org_id, count(*) FROM auth.org_hierarchy c
+    JOIN auth.org_hierarchy d ON d.ancestor_org_id = c.descendant_org_id
+    WHERE c.ancestor_org_id = $1 AND c.depth = 1 GROUP BY 1 ORDER BY 2 DESC LIMIT 1
+"""
 KNOW = """
     INSERT INTO auth.known SELECT 'org', org_id::text, version, false, jsonb_build_object('version', version,
         'is_deleted', false, 'org_id', org_id, 'parent_org_id', parent_org_id, 'parent_links', '[]'::jsonb,
@@ -109,4 +114,17 @@ async def test_a_page_of_descendants_is_one_look_into_an_index(auth: AuthService
     print(f"{SIZE} organisations, {len(took)} pages of 200: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
     assert seen == min(SIZE, PAGES * 200)
     assert p99 <= P99_MS
+    await move_a_branch(auth, root)
     await assert_exact(auth)
+
+
+async def move_a_branch(auth: AuthService, root: str) -> None:
+    """Take a branch of about a tenth of the tree off, and hang it back."""
+    operator = auth.client.auth(roles=["Operator"])
+    branch, size = await auth.owner.fetchrow(LARGEST_BRANCH, UUID(root))
+    for path, body in ((":detach", None), (":move", {"parent_org_id": root})):
+        started = time.perf_counter()
+        answer = await auth.call("POST", f"/orgs/{branch}{path}", body, **operator)
+        took = time.perf_counter() - started
+        assert answer.status == 200, answer.body
+        print(f"{path[1:]} of {size} organisations: {took:.2f} s")
