@@ -11,8 +11,8 @@ import json
 import os
 import statistics
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any
 
 import aiohttp
 import asyncpg
+import psutil
 from billing import estimate, quantity_of, usage_of
 
 from eb_kit import topology
@@ -151,6 +152,20 @@ class Arena:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / step).write_text(action)
         return folder / step
+
+    @contextmanager
+    def hung(self, *names: str) -> Iterator[None]:
+        """Stop these parts with all their processes: PostgreSQL has one for each connection."""
+        found = [psutil.Process(self.control.pids()[name][0]) for name in names]
+        found += [child for process in found for child in process.children(recursive=True)]
+        for process in found:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in found:
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
 
     async def ctl(self, *command: str) -> None:
         """Run rabbitmqctl against the node."""

@@ -66,9 +66,7 @@ async def test_three_bad_events_in_a_batch_of_a_thousand(arena: Arena, chaos_wor
         "batch_id": str(batch_id),
         "received_at": events[0]["time"],
         "trace_id": "0" * 32,
-        "events": [
-            {**event, **bad.get(number, {})} for number, event in enumerate(events)
-        ],
+        "events": [{**event, **bad.get(number, {})} for number, event in enumerate(events)],
     }
     row = {
         "exchange": BatchAccepted.EXCHANGE,

@@ -27,11 +27,8 @@ async def test_kill_9_of_a_server(arena: Arena, chaos_world: World, name: str) -
 @pytest.mark.parametrize("name", ["rabbitmq", "postgres"])
 async def test_a_hung_server(arena: Arena, chaos_world: World, name: str) -> None:
     async with arena.trial(chaos_world, f"{name} hung for 12 s (SIGSTOP)"):
-        arena.control.stop_signal(name)
-        try:
+        with arena.hung(name):
             await asyncio.sleep(12)
-        finally:
-            arena.control.continue_signal(name)
 
 
 @pytest.mark.parametrize(
@@ -86,19 +83,15 @@ async def test_with_both_down_ingest_says_503_in_time_and_counts_nothing(
     arena: Arena, chaos_world: World, how: str
 ) -> None:
     async with arena.trial(chaos_world, f"database and broker {how}", must_accept=False) as flow:
-        if how == "cut":
+        if how == "hung":
+            with arena.hung("postgres", "rabbitmq"):
+                await asyncio.sleep(6)
+        else:
             arena.database.cut()
             arena.broker.cut()
-        else:
-            arena.control.stop_signal("postgres")
-            arena.control.stop_signal("rabbitmq")
-        try:
             await asyncio.sleep(6)
-        finally:
             arena.database.heal()
             arena.broker.heal()
-            arena.control.continue_signal("postgres")
-            arena.control.continue_signal("rabbitmq")
     assert flow.statuses.get(503, 0) > 0
     assert all(text and int(text) >= 1 for text in flow.retry_afters), flow.retry_afters
     assert max(flow.waits_s) < 2.5
