@@ -5,7 +5,9 @@ Rule: docs/rules/metering.md, Writer.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
 from uuid import UUID
@@ -23,7 +25,16 @@ from .domain.alerts import Hour
 from .domain.checks import refuse_far, split_storable
 from .domain.errors import EventExpired
 from .domain.letters import Letter, unknown_project, unrecordable
-from .domain.recording import EventKey, Received, Screened, compare, messages_of, record, screen
+from .domain.recording import (
+    EventKey,
+    Received,
+    Screened,
+    batches_of,
+    compare,
+    messages_of,
+    record,
+    screen,
+)
 from .domain.voids import Void, usage_of_void
 from .store import alerts, letters, projects, replays, voids
 from .store import events as store
@@ -34,6 +45,8 @@ MOST_KNOWN_PROJECTS = 200_000
 REPEATS = Counter("eb_metering_repeats_total", "Events under an id that was taken, by kind.", ["kind"])
 VOIDS = Counter("eb_metering_voids_total", "Events that were voided.")
 MOST_AWAITED = 1_000
+APART_S = 2.0
+"""How long one transaction tries events apart; it is cut at 5 s."""
 MOST_IN_MESSAGE = 1_000
 FIRST_ID = UUID(int=0)
 HURRIED = "hurried_projects"
@@ -120,30 +133,51 @@ async def _count_again(tx: Tx, screened: Screened, new: set[EventKey]) -> None:
 
 
 async def record_batch(tx: Tx, received: Sequence[Received]) -> None:
-    """Store the events of a single batch; those the database refuses are parked, and their neighbours are stored."""
+    """Store the events of a single batch; those the database refuses are parked, and their neighbours are stored.
+
+    What there is no time for, because so many are refused, leaves as a batch of its own and comes again.
+    """
     try:
         async with tx.connection.transaction():
             await record_events(tx, received)
     except store.REFUSED:
         good, bad = split_storable(received)
-        refused = [*bad, *await record_apart(tx, good)]
-        await letters.insert_letters(tx, [unrecordable(one) for one in refused])
+        apart = Apart(refused=bad, left=[])
+        await record_apart(tx, good, apart)
+        await letters.insert_letters(tx, [unrecordable(one) for one in apart.refused])
+        tx.publish(*batches_of(apart.left))
 
 
-async def record_apart(tx: Tx, received: Sequence[Received]) -> list[Received]:
-    """Store events, in halves where the database refuses them, down to the single one; give those it refuses."""
-    if not received:
-        return []
+@dataclass(slots=True)
+class Apart:
+    """What couldn't be stored: refused, or left when the time was over."""
+
+    refused: list[Received] = field(default_factory=list)
+    left: list[Received] = field(default_factory=list)
+    until: float = field(default_factory=lambda: asyncio.get_running_loop().time() + APART_S)
+
+    @property
+    def is_over(self) -> bool:
+        """Tell whether the time is over."""
+        return asyncio.get_running_loop().time() > self.until
+
+
+async def record_apart(tx: Tx, received: Sequence[Received], apart: Apart) -> None:
+    """Store events, in halves where the database refuses them, down to the single one; note what can't be stored."""
+    if apart.is_over:
+        apart.left += received
+        return
     try:
         async with tx.connection.transaction():
             await record_events(tx, received)
     except store.REFUSED as error:
         if len(received) == 1:
             log.warning("event refused", trace_id=received[0].trace_id, error=type(error).__name__)
-            return list(received)
+            apart.refused += received
+            return
         middle = len(received) // 2
-        return [*await record_apart(tx, received[:middle]), *await record_apart(tx, received[middle:])]
-    return []
+        await record_apart(tx, received[:middle], apart)
+        await record_apart(tx, received[middle:], apart)
 
 
 async def _split_known(tx: Tx, received: Sequence[Received]) -> list[Received]:
@@ -181,9 +215,10 @@ async def take_up(tx: Tx, found: Sequence[Letter]) -> int:
         for one in found
         if one.received and owners.get(one.received.event.project_id) == one.received.event.org_id
     ]
-    refused = await record_apart(tx, [one.received for one in good if one.received])
-    is_refused = set(map(id, refused))
-    done = [one.dead_letter_id for one in good if id(one.received) not in is_refused]
+    apart = Apart()
+    await record_apart(tx, [one.received for one in good if one.received], apart)
+    still_bad = set(map(id, (*apart.refused, *apart.left)))
+    done = [one.dead_letter_id for one in good if id(one.received) not in still_bad]
     await letters.update_replayed(tx, done)
     return len(done)
 

@@ -36,7 +36,10 @@ from .shapes import (
 MOST_DAYS = timedelta(days=400)
 EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2199, 1, 1, tzinfo=UTC)
 BRIEF = tuple(name for name in EventBrief.model_fields if name != "dead_letter_id")
-NARROWER = ("request_id", "usage_id", "sku", "project_id", "start", "end")
+NARROWER = {name: name for name in ("request_id", "usage_id", "sku", "project_id")} | {
+    "start": "from",
+    "end": "to",
+}
 
 
 @routes.get("/metering/events/{request_id}", query=EventQuery, answer=EventView, errors=(EventExpired,))
@@ -87,9 +90,12 @@ async def list_events(request: web.Request) -> web.Response:
 
 
 async def _list_parked(request: web.Request, query: EventsQuery) -> web.Response:
-    if given := [name for name in NARROWER if getattr(query, name) is not None]:
-        fault = Fault(f"/{given[0]}", "not_with_status", "Dead letters are only listed whole.")
-        raise ParameterInvalid(faults=(fault,))
+    given = [shown for name, shown in NARROWER.items() if getattr(query, name) is not None]
+    if given:
+        faults = (
+            Fault(f"/{name}", "not_with_status", "Dead letters are only listed whole.") for name in given
+        )
+        raise ParameterInvalid(faults=tuple(faults))
     after = read_cursor(request, query)
     async with begin(request) as tx:
         before = after["dead_letter_id"] if after else None

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from eb_contracts.ids import new_id, partition_of
-from eb_contracts.metering import AcceptedEvent, UsageRecord, UsageRecorded
+from eb_contracts.metering import AcceptedEvent, BatchAccepted, UsageRecord, UsageRecorded
 
 MOST_TRACES = 16
 MOST_HOLDS = 1_000
@@ -182,4 +182,21 @@ def messages_of(usage: Iterable[UsageRecord]) -> list[UsageRecorded]:
     return [
         UsageRecorded.trusted(partition=partition, usage=tuple(records))
         for partition, records in sorted(by_partition.items())
+    ]
+
+
+def batches_of(left: Iterable[Received]) -> list[BatchAccepted]:
+    """Give events of one batch as a batch again, in two messages, so that what fails together gets smaller."""
+    received = list(left)
+    halves = (received[: len(received) // 2], received[len(received) // 2 :])
+    return [
+        BatchAccepted.trusted(
+            partition=partition_of(half[0].event.org_id),
+            batch_id=half[0].batch_id or new_id(),
+            received_at=half[0].received_at,
+            trace_id=half[0].trace_id,
+            events=tuple(one.event for one in half),
+        )
+        for half in halves
+        if half
     ]
