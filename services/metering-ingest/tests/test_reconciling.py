@@ -257,8 +257,19 @@ async def test_a_night_is_reconciled_once_and_only_where_logs_reach(
 
 async def test_reconciling_is_for_finance_and_operators(fresh_db: ClonedDatabase, fresh_bus: str) -> None:
     async with metering(fresh_db, fresh_bus, doors=("api",)) as world:
-        days = {"from": "2026-11-01", "to": "2026-11-02"}
+        today = datetime.now(UTC).date()
+        days = {"from": str(today - DAY), "to": str(today)}
         assert (await ask(world, "POST", "/metering/reconciliations", days, role="Support"))[0] == 403
+        for begin, code in (
+            ("0001-01-01", "time_too_old"),
+            ("9999-12-30", "time_in_future"),
+            ("2020-02-01", "time_too_old"),
+        ):
+            day = date.fromisoformat(begin)
+            status, problem = await ask(
+                world, "POST", "/metering/reconciliations", {"from": begin, "to": str(day + DAY)}
+            )
+            assert (status, problem["errors"][0]["code"]) == (422, code)
         for body in (
             {"from": "2026-11-02", "to": "2026-11-02"},
             {"from": "2026-10-01", "to": "2026-11-20"},
@@ -271,7 +282,7 @@ async def test_reconciling_is_for_finance_and_operators(fresh_db: ClonedDatabase
         assert (await ask(world, "GET", f"{path}/drifts"))[0] == 404
         assert (await ask(world, "POST", f"{path}:fill", {}))[0] == 404
         status, run = await ask(world, "POST", "/metering/reconciliations", days, role="Operator")
-        assert (status, run["from"], run["to"], run["drifts"]) == (201, "2026-11-01", "2026-11-02", [])
+        assert (status, run["from"], run["to"], run["drifts"]) == (201, days["from"], days["to"], [])
         assert (await ask(world, "POST", f"/metering/reconciliations/{run['reconciliation_id']}:fill", {}))[
             0
         ] == 409

@@ -36,8 +36,8 @@ class Settings(ServiceSettings):
     provider_log_months: int = Field(
         13,
         ge=2,
-        le=120,
-        description="How many months back a provider's log may reach; older rows leave by month.",
+        le=14,
+        description="How many months back a provider's log may reach; older rows leave by month, before events do.",
     )
     provider_log_quiet_s: int = Field(
         600,

@@ -16,6 +16,7 @@ from eb_contracts.ids import new_id
 from eb_kit.access import reach
 from eb_kit.paging import read_cursor
 from eb_kit.problems import BodyInvalid
+from eb_kit.service import CONTEXT, ServiceContext
 from eb_kit.tx import begin
 from eb_kit.web import accepted, created, page_of, path_uuid, read_body, read_query
 
@@ -34,6 +35,8 @@ from .reconciling_shapes import (
 from .routes import routes
 
 MOST_DAYS = timedelta(days=35)
+AHEAD = timedelta(days=2)
+"""The running day is over in two days at most, wherever it is."""
 
 
 @routes.post(
@@ -42,10 +45,7 @@ MOST_DAYS = timedelta(days=35)
 async def reconcile(request: web.Request) -> web.Response:
     """Compare providers' logs with what was metered on some days; 201 with the comparison, which is then under way."""
     body = await read_body(request, Reconcile)
-    if not timedelta(0) < body.end - body.start <= MOST_DAYS:
-        raise BodyInvalid(
-            faults=(Fault("/to", "range_invalid", "Must lie after `from`, by 35 days at most."),)
-        )
+    _refuse_days(body, request.app[CONTEXT])
     if body.org_id is not None:
         await reach(request, body.org_id)
     reconciliation_id = new_id()
@@ -60,6 +60,21 @@ async def reconcile(request: web.Request) -> web.Response:
             sku=body.sku,
         )
         return tx.answer(created(_view(await store.find_run(tx, reconciliation_id), [])))
+
+
+def _refuse_days(body: Reconcile, context: ServiceContext) -> None:
+    """Refuse days that are none, too many, still to come, or so long ago that rows of logs have left."""
+    now = context.clock.now()
+    oldest = now - timedelta(days=30 * context.settings.provider_log_months)
+    faults = []
+    if not timedelta(0) < body.end - body.start <= MOST_DAYS:
+        faults.append(Fault("/to", "range_invalid", "Must lie after `from`, by 35 days at most."))
+    if body.start < oldest.date():
+        faults.append(Fault("/from", "time_too_old", f"Must not lie before {oldest.date()}."))
+    if body.end > (now + AHEAD).date():
+        faults.append(Fault("/to", "time_in_future", f"Must not lie after {(now + AHEAD).date()}."))
+    if faults:
+        raise BodyInvalid(faults=tuple(faults))
 
 
 @routes.get("/metering/reconciliations", query=ReconciliationsQuery, answer=ReconciliationView)
