@@ -240,34 +240,58 @@ def charge_for(
     (their expiry is judged at `minute`). `about` are the other members of the charge. `tax_correction` is
     tax due besides. `base_due` is the part of what is due that base fees make.
     """
-    gross, waived, credit, settled = due, ZERO, ZERO, None
+    settled = None
     if guard is not None or counter.waived:
-        meets = Due(due, project_id, priced.period, counter.waived)
-        moved, settled = settle(guard or NO_GUARD, meets, priced.terms, minute)
-        gross, waived, credit = settled.gross, settled.waived, settled.credit
-        guard = guard and moved
+        guard, settled = _settle(counter, due, project_id, priced, minute, guard)
+    gross, waived, credit = settled[:3] if settled else (due, ZERO, ZERO)
     tax_code, taxes, tax_due = _tax_of(counter.taxes, gross, time, priced)
     after = _moved(counter, sums, priced, taxes, waived, base_due)
-    made = Charge.trusted(
-        org_id=after.key.org_id,
+    made = _made(
+        after,
         project_id=project_id,
-        sku=after.key.sku,
-        period=after.key.period,
         time=time,
-        currency=after.currency,
         amount_gross=gross,
         waived_amount=waived,
         credit_applied=credit,
         tax_amount=tax_due + tax_correction if tax_correction else tax_due,
         tax_code=tax_code,
-        terms_hash=priced.terms_hash,
+        **about,
+    )
+    basis = _basis(after, base_due, proration)
+    return after, guard, Rated(made, taxes[0] if taxes else NO_TAX, settled, basis)
+
+
+def _made(after: Counter, **about: Any) -> Charge:
+    """Put the members together that a charge has from the counter after it."""
+    org_id, sku, period = after.key
+    return Charge.trusted(
+        org_id=org_id,
+        sku=sku,
+        period=period,
+        currency=after.currency,
+        terms_hash=after.terms_hash,
         counter=_state(after),
         **about,
     )
-    basis = USAGE_ALONE
+
+
+def _settle(
+    counter: Counter,
+    due: Decimal,
+    project_id: UUID | None,
+    priced: Priced,
+    minute: datetime,
+    guard: Guard | None,
+) -> tuple[Guard | None, Settled]:
+    meets = Due(due, project_id, priced.period, counter.waived)
+    moved, settled = settle(guard or NO_GUARD, meets, priced.terms, minute)
+    return guard and moved, settled
+
+
+def _basis(after: Counter, base_due: Decimal, proration: Proration | None) -> Basis:
     if after.is_closed or after.base or base_due:
-        basis = Basis(after.is_closed, base_due, after.base, proration)
-    return after, guard, Rated(made, taxes[0] if taxes else NO_TAX, settled, basis)
+        return Basis(after.is_closed, base_due, after.base, proration)
+    return USAGE_ALONE
 
 
 def adjust(
@@ -290,11 +314,7 @@ def adjust(
     if counter.version and counter.currency != priced.terms.currency:
         counter, guard, withdrawal = _withdraw(counter, priced, minute, guard)
         taken_back, charged_at = [withdrawal], None
-    correction = ZERO
-    if charged_at is not None:
-        taxes = _sorted_out(charged_at, priced)
-        correction = _taxed(taxes) - _taxed(counter.taxes)
-        counter = counter._replace(taxes=taxes)
+    counter, correction = _retaxed(counter, priced, charged_at)
     sums, due = _due_by(counter, priced)
     base_due = ZERO if base is None else base - counter.base
     if not due and not base_due and not correction:
@@ -312,6 +332,16 @@ def adjust(
         **_about_adjustment(priced, minute, cause),
     )
     return counter, guard, [*taken_back, rated]
+
+
+def _retaxed(
+    counter: Counter, priced: Priced, charged_at: Iterable[tuple[datetime, Decimal]] | None
+) -> tuple[Counter, Decimal]:
+    """Sort the taxes of a counter out anew where its charges are told; give it, and what that makes due."""
+    if charged_at is None:
+        return counter, ZERO
+    taxes = _sorted_out(charged_at, priced)
+    return counter._replace(taxes=taxes), _taxed(taxes) - _taxed(counter.taxes)
 
 
 def _due_by(counter: Counter, priced: Priced) -> tuple[Sums, Decimal]:
