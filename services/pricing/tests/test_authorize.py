@@ -15,7 +15,7 @@ import asyncpg
 from eb_contracts.catalog import SkuChanged
 from eb_kit.testing_db import ClonedDatabase
 from eb_pricing.domain.initiations import Action
-from eb_pricing.guard_flows import authorize
+from eb_pricing.flows.guards import authorize
 from eb_pricing.jobs import forget_answers
 
 from .factories import PROJECT_ID, terms, usage

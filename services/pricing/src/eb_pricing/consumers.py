@@ -8,7 +8,8 @@ from eb_contracts.metering import UsageRecorded
 from eb_kit.bus import Handlers
 from eb_kit.tx import Tx
 
-from . import flows, store
+from . import store
+from .flows import rating
 
 handlers = Handlers()
 handlers.owns("billing_period", store.list_period_facts)
@@ -22,7 +23,7 @@ async def price_usage(tx: Tx, messages: list[UsageRecorded]) -> None:
     Twice is once (inbox, and a charge per usage_id looked up under the counters' locks); order is free,
     since charges telescope. Rule: docs/rules/pricing.md, The one formula.
     """
-    await flows.rate_records(tx, [record for message in messages for record in message.usage])
+    await rating.rate_records(tx, [record for message in messages for record in message.usage])
 
 
 @handlers.keeps(OrgTermsAssigned)

@@ -12,7 +12,8 @@ from eb_contracts.metering import UsageRecord
 from eb_kit.jobs import Jobs
 from eb_kit.tx import Tx
 
-from . import flows, guard_flows, period_flows, store
+from . import store
+from .flows import guards, periods, rating
 
 jobs = Jobs()
 
@@ -41,7 +42,7 @@ async def rate_what_became_due(tx: Tx) -> int:
     if parked:
         await _rate_parked(tx, parked)
     elif due:
-        await store.delete_due(tx, await flows.rerate_orgs(tx, list(due)))
+        await store.delete_due(tx, await rating.rerate_orgs(tx, list(due)))
     return len(due)
 
 
@@ -50,7 +51,7 @@ async def _rate_parked(tx: Tx, parked: Mapping[UUID, Sequence[UsageRecord]]) -> 
     in another transaction: one set of counters is locked in one transaction, or two could wait for each other.
     """
     records = [record for some in parked.values() for record in some]
-    waiting = {one.usage.usage_id for one in await flows.rate_records(tx, records)}
+    waiting = {one.usage.usage_id for one in await rating.rate_records(tx, records)}
     rated = [(one.org_id, one.usage_id) for one in records if one.usage_id not in waiting]
     await store.delete_unrated(tx, rated)
     await store.update_due(tx, {org_id: some[-1].usage_id for org_id, some in parked.items()})
@@ -72,7 +73,7 @@ async def begin_periods(tx: Tx) -> int:
     await store.lock_terms_shared(tx)
     due = await store.take_calendar(tx, tx.context.settings.calendar_orgs)
     if due:
-        await period_flows.visit(tx, due)
+        await periods.visit(tx, due)
     return len(due)
 
 
@@ -100,7 +101,7 @@ async def settle_closed_periods(tx: Tx) -> int:
     await store.lock_terms_shared(tx)
     closed = await store.take_unsettled(tx, tx.context.settings.settle_periods)
     if closed:
-        CLOSED.inc(len(await period_flows.settle(tx, closed)))
+        CLOSED.inc(len(await periods.settle(tx, closed)))
     return len(closed)
 
 
@@ -114,4 +115,4 @@ async def measure_overdue_closes(tx: Tx) -> int:
 @jobs.every(seconds=60)
 async def forget_answers(tx: Tx) -> int:
     """Forget answers to authorize after 24 hours; give how many."""
-    return await guard_flows.forget_answers(tx)
+    return await guards.forget_answers(tx)

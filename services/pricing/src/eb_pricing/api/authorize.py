@@ -15,9 +15,10 @@ from eb_kit.service import CONTEXT, ServiceContext
 from eb_kit.tx import begin
 from eb_kit.web import ok, path_uuid, read_body
 
-from .. import guard_flows, store
+from .. import store
 from ..domain.errors import GuardrailUnavailable, InitiationDiffers
 from ..domain.initiations import Action, Initiation
+from ..flows import guards
 from .guard_shapes import Authorize, AuthorizeView, HoldView
 from .routes import routes
 
@@ -105,7 +106,7 @@ async def _answer_all(context: ServiceContext, org_id: UUID, desk: _Desk) -> Non
         asked = [(action, answer) for action, answer in some if not answer.done()]
         try:
             async with context.begin(actor="system:pricing") as tx:
-                found = await guard_flows.authorize(tx, org_id, [action for action, _ in asked])
+                found = await guards.authorize(tx, org_id, [action for action, _ in asked])
         except (TimeoutError, *WEATHER) as error:
             for _, answer in asked:
                 if not answer.done():
@@ -122,4 +123,4 @@ async def release_hold(request: web.Request) -> web.Response:
     async with begin(request) as tx:
         hold = await store.get_hold(tx, path_uuid(request, "hold_id"))
         await reach(request, hold.org_id)
-        return tx.answer(ok(HoldView.of(await guard_flows.release(tx, hold), tx.now)))
+        return tx.answer(ok(HoldView.of(await guards.release(tx, hold), tx.now)))

@@ -18,9 +18,10 @@ from eb_kit.service import CONTEXT
 from eb_kit.tx import Tx, begin
 from eb_kit.web import created, no_content, ok, page_of, path_uuid, read_body, read_cursor, read_query
 
-from .. import guard_flows, store
+from .. import store
 from ..domain.budgets import Budget, BudgetState
 from ..domain.errors import BudgetExists, Unacceptable
+from ..flows import guards
 from .guard_shapes import BudgetQuery, BudgetView, CreateBudget, PutBudget
 from .routes import reach_list, routes
 
@@ -41,7 +42,7 @@ async def create_budget(request: web.Request) -> web.Response:
         await _must_be_project(request, body.project_id, body.org_id)
     async with begin(request) as tx:
         make = partial(_new, tx, body)
-        state = await guard_flows.make_budget(tx, body.org_id, body.project_id, make)
+        state = await guards.make_budget(tx, body.org_id, body.project_id, make)
         return tx.answer(created(BudgetView.of(state)))
 
 
@@ -64,7 +65,7 @@ async def list_budgets(request: web.Request) -> web.Response:
     filters = query.model_dump(exclude={"limit", "cursor"})
     async with begin(request) as tx:
         budgets = await store.list_budgets(tx, filters, after, query.limit + 1)
-        states = await guard_flows.states_of(tx, budgets)
+        states = await guards.states_of(tx, budgets)
     return page_of(request, query, [BudgetView.of(one) for one in states], _place)
 
 
@@ -82,7 +83,7 @@ async def get_budget(request: web.Request) -> web.Response:
 
 
 async def _state_of(tx: Tx, budget: Budget) -> BudgetState:
-    states: Sequence[BudgetState] = await guard_flows.states_of(tx, [budget])
+    states: Sequence[BudgetState] = await guards.states_of(tx, [budget])
     return states[0]
 
 
@@ -97,7 +98,7 @@ async def put_budget(request: web.Request) -> web.Response:
         budget = await store.lock_budget(tx, budget_id)
         _must_stay(body, budget)
         changed = body.model_dump(include={"amount", "currency", "thresholds", "hard_cap"})
-        state = await guard_flows.change_budget(tx, budget, replace(budget, updated_at=tx.now, **changed))
+        state = await guards.change_budget(tx, budget, replace(budget, updated_at=tx.now, **changed))
         return ok(BudgetView.of(state))
 
 

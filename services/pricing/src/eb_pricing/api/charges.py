@@ -16,8 +16,9 @@ from eb_kit.web import ok, page_members, page_of, path_text, read_cursor, read_q
 from eb_rating import from_plain
 from eb_rating.base_fees import base_price
 
-from .. import guard_flows, store
+from .. import store
 from ..domain.charges import KeptCharge, redo
+from ..flows import guards
 from .guard_shapes import BudgetView, CreditLeftView, UsagePage
 from .routes import reach_list, routes
 from .shapes import (
@@ -73,7 +74,7 @@ async def _guards(tx: Tx, org_id: UUID | None, period: str | None) -> dict[str, 
     if org_id is None:
         return {"budgets": [], "credits": []}
     budgets = await store.list_budgets(tx, {"org_id": org_id}, None, MOST_BUDGETS)
-    states = await guard_flows.states_of(tx, budgets, period)
+    states = await guards.states_of(tx, budgets, period)
     left = await store.list_credit_left(tx, org_id)
     return {
         "budgets": [BudgetView.of(one).model_dump() for one in states],

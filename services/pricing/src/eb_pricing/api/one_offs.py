@@ -17,10 +17,10 @@ from eb_kit.service import CONTEXT
 from eb_kit.tx import Tx, begin
 from eb_kit.web import accepted, read_body
 
-from .. import one_off_flows
 from ..domain.charges import KeptCharge
 from ..domain.counters import OneOff
 from ..domain.errors import ChargeIdTaken, NoTerms, OutOfBounds, TermsMissing, Unacceptable
+from ..flows import one_offs
 from .routes import routes
 from .shapes import ChargeView
 
@@ -68,10 +68,10 @@ async def make_one_off_charge(request: web.Request) -> web.Response:
     body = await read_body(request, OneOffBody)
     await reach(request, body.org_id)
     one_off = body.one_off()
-    await one_off_flows.wait_for_facts(request.app[CONTEXT], one_off)
+    await one_offs.wait_for_facts(request.app[CONTEXT], one_off)
     async with begin(request) as tx:
         _must_be_in_time(tx, one_off.time)
-        charge = await one_off_flows.charge_once(tx, one_off)
+        charge = await one_offs.charge_once(tx, one_off)
         return tx.answer(accepted(OneOffView.of(charge)))
 
 

@@ -16,9 +16,9 @@ from eb_kit.inputs import Input, Text, View
 from eb_kit.tx import begin
 from eb_kit.web import accepted, ok, path_text, read_body
 
-from .. import period_flows
 from ..domain.errors import NoTerms, PeriodNotOver, TermsMissing
 from ..domain.periods import BillingPeriod, PeriodKey, Rerate
+from ..flows import periods
 from .routes import routes
 from .shapes import Period
 
@@ -90,7 +90,7 @@ async def close_period(request: web.Request) -> web.Response:
     body = await read_body(request, CloseBody)
     await reach(request, body.org_id)
     async with begin(request) as tx:
-        closed = await period_flows.close(tx, PeriodKey(body.org_id, period))
+        closed = await periods.close(tx, PeriodKey(body.org_id, period))
         return tx.answer(ok(PeriodView.of(closed)))
 
 
@@ -111,5 +111,5 @@ async def rerate(request: web.Request) -> web.Response:
     await reach(request, body.org_id)
     async with begin(request) as tx:
         key = PeriodKey(body.org_id, body.period)
-        made = await period_flows.rerate_once(tx, key, body.reason)
+        made = await periods.rerate_once(tx, key, body.reason)
         return tx.answer(accepted(RerateView.of(made)))

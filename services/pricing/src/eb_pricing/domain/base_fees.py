@@ -82,29 +82,31 @@ def charge_fees(
     """
     rated: list[Rated] = []
     for fee in fees:
-        charge_id = fee_id(counter.key.org_id, fee)
-        if charge_id in made or fee.terms.currency != priced.terms.currency:
-            continue
-        before = counter
-        counter, guard, one = charge_for(
-            counter,
-            counter.sums,
-            fee.amount,
-            priced._replace(terms_hash=fee.terms_hash, terms=fee.terms),
-            minute,
-            guard,
-            charge_id=charge_id,
-            time=fee.at,
-            kind="base",
-            quantity=Decimal(fee.quantity),
-            event_count=0,
-            base_due=fee.amount,
-            proration=fee.proration,
-            actor="system:pricing",
-        )
-        if before.version:
-            counter = counter._replace(terms_hash=before.terms_hash, retail_key=before.retail_key)
-        else:
-            counter = counter._replace(terms_hash=priced.terms_hash)
-        rated.append(one)
+        is_made = fee_id(counter.key.org_id, fee) in made
+        if not is_made and fee.terms.currency == priced.terms.currency:
+            counter, guard, one = _charge_fee(counter, fee, priced, minute, guard)
+            rated.append(one)
     return counter, guard, rated
+
+
+def _charge_fee(
+    counter: Counter, fee: BaseFee, priced: Priced, minute: datetime, guard: Guard | None
+) -> tuple[Counter, Guard | None, Rated]:
+    after, guard, rated = charge_for(
+        counter,
+        counter.sums,
+        fee.amount,
+        priced._replace(terms_hash=fee.terms_hash, terms=fee.terms),
+        minute,
+        guard,
+        charge_id=fee_id(counter.key.org_id, fee),
+        time=fee.at,
+        kind="base",
+        quantity=Decimal(fee.quantity),
+        event_count=0,
+        base_due=fee.amount,
+        proration=fee.proration,
+        actor="system:pricing",
+    )
+    stays = counter if counter.version else priced
+    return after._replace(terms_hash=stays.terms_hash, retail_key=stays.retail_key), guard, rated

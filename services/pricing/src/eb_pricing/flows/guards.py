@@ -18,10 +18,11 @@ from eb_kit.tx import Tx
 from eb_rating.prices import OrgPrices, PriceBook, Priced, TermsMissing
 from eb_rating.resolve import month_in
 
-from . import flows, store
-from .domain.budgets import Budget, BudgetState
-from .domain.errors import BudgetExists
-from .domain.initiations import Action, Initiation, Standing, beside, judge
+from .. import store
+from ..domain.budgets import Budget, BudgetState
+from ..domain.errors import BudgetExists
+from ..domain.initiations import Action, Initiation, Standing, beside, judge
+from . import rating
 
 NOWHERE = "UTC"
 ANSWER_KEPT = timedelta(hours=24)
@@ -96,7 +97,7 @@ async def _begin(tx: Tx, budget: Budget, period: str) -> BudgetState:
     """Have a locked budget count in the running period, and say what it has reached."""
     spends = await store.lock_spends(tx, [budget.org_id], [(budget.org_id, period)])
     if mine := [one for one in spends if one.budget_id == budget.budget_id and one.newly_reached()]:
-        await flows.keep_spends(tx, mine)
+        await rating.keep_spends(tx, mine)
     (state,) = await store.list_states(tx, [budget], {budget.org_id: period})
     return state
 

@@ -25,10 +25,10 @@ from eb_rating import Terms
 from eb_rating.credits import Grant
 from eb_rating.prices import OrgPrices, PriceBook, Priced, TermsMissing
 
-from . import store
-from .domain.counters import Counter, CounterKey, Priceable, Rated, adjust, needs_new_taxes, rate_all
-from .domain.guardrails import BudgetSpend, Guards
-from .domain.waiting import Waiting
+from .. import store
+from ..domain.counters import Counter, CounterKey, Priceable, Rated, adjust, needs_new_taxes, rate_all
+from ..domain.guardrails import BudgetSpend, Guards
+from ..domain.waiting import Waiting
 
 log = structlog.get_logger(__name__)
 

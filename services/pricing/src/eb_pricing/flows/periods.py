@@ -22,11 +22,11 @@ from eb_rating import BaseFee, target_closed
 from eb_rating.prices import OrgPrices, Priced, Tax, TermsMissing
 from eb_rating.resolve import month_after
 
-from . import flows, store
-from .domain import errors
-from .domain.base_fees import Target, bring, fee_id, total_of
-from .domain.counters import BY_CLOSE, BY_TERMS, Cause, Counter, CounterKey, Rated, needs_new_taxes
-from .domain.periods import (
+from .. import store
+from ..domain import errors
+from ..domain.base_fees import Target, bring, fee_id, total_of
+from ..domain.counters import BY_CLOSE, BY_TERMS, Cause, Counter, CounterKey, Rated, needs_new_taxes
+from ..domain.periods import (
     BillingPeriod,
     PeriodKey,
     Rerate,
@@ -37,6 +37,7 @@ from .domain.periods import (
     plan_skus,
     visit_after,
 )
+from . import rating
 
 log = structlog.get_logger(__name__)
 
@@ -59,7 +60,7 @@ async def visit(tx: Tx, due: Mapping[UUID, str | None]) -> None:
 
     `due` has each one's first period that isn't opened. The facts must be locked, shared.
     """
-    prices = await flows.read_prices(tx, set(due))
+    prices = await rating.read_prices(tx, set(due))
     await store.delete_calendar(tx, due.keys() - prices.keys())
     opened = {org_id: opened_by(one.org_terms, due[org_id], tx.now) for org_id, one in prices.items()}
     await _open(tx, prices, opened)
@@ -94,7 +95,7 @@ async def _read_fees(tx: Tx, prices: Prices, keys: Iterable[PeriodKey]) -> tuple
     for key in keys:
         found = prices[key.org_id].base_fees(key.period)
         if isinstance(found, TermsMissing):
-            await flows.learn_terms(tx, set(found.hashes))
+            await rating.learn_terms(tx, set(found.hashes))
             found = prices[key.org_id].base_fees(key.period)
         if isinstance(found, TermsMissing):
             awaited |= {(terms_hash, key.org_id) for terms_hash in found.hashes}
@@ -165,7 +166,7 @@ async def _targets(
     for key in sorted(keys):
         priced = prices[key.org_id].priced(key.sku, key.period)
         if isinstance(priced, TermsMissing):
-            await flows.learn_terms(tx, set(priced.hashes))
+            await rating.learn_terms(tx, set(priced.hashes))
             priced = prices[key.org_id].priced(key.sku, key.period)
         if priced is None and key in charged:
             priced = await _last_priced(tx, prices[key.org_id], charged[key])
@@ -182,7 +183,7 @@ async def _targets(
 async def _last_priced(tx: Tx, prices: OrgPrices, counter: Counter) -> Priced | TermsMissing:
     """Give what priced a counter last: its terms, and the tax rate it met last."""
     terms_hash = counter.terms_hash or ""
-    terms = (await flows.terms_of(tx, {terms_hash})).get(terms_hash)
+    terms = (await rating.terms_of(tx, {terms_hash})).get(terms_hash)
     if terms is None:
         return TermsMissing((terms_hash,))
     since = bounds(counter.key.org_id, prices.org_terms, counter.key.period).starts_at
@@ -203,7 +204,7 @@ async def _bring(
 
     With `fees_only` those stay whose base fees are charged already.
     """
-    counters = await flows.lock_or_make(tx, {key: one.priced.terms.currency for key, one in targets.items()})
+    counters = await rating.lock_or_make(tx, {key: one.priced.terms.currency for key, one in targets.items()})
     made = await store.find_made(
         tx, [(fee_id(key.org_id, fee), key.org_id) for key, one in targets.items() for fee in one.fees]
     )
@@ -211,7 +212,7 @@ async def _bring(
         counters = {key: one for key, one in counters.items() if _asks_for_fees(one, targets[key])}
     retaxed = [one for key, one in counters.items() if needs_new_taxes(one, targets[key].priced)]
     charged_at = await store.list_gross_by_time(tx, retaxed) if retaxed else {}
-    watch = await flows.lock_guards(tx, counters)
+    watch = await rating.lock_guards(tx, counters)
     moved: list[Counter] = []
     rated: list[Rated] = []
     ids = {charge_id for charge_id, _ in made}
@@ -228,7 +229,7 @@ async def _bring(
         rated += charges
         if guard is not None:
             watch.now[key.org_id] = guard
-    await flows.write(tx, moved, rated, watch)
+    await rating.write(tx, moved, rated, watch)
     return Total(PeriodKey(one.charge.org_id, one.charge.period) for one in rated)
 
 
@@ -243,7 +244,7 @@ async def settle(tx: Tx, closed: Sequence[BillingPeriod]) -> set[PeriodKey]:
     The facts must be locked, and the periods. Those that miss their terms are left for later.
     """
     keys = {period.key for period in closed}
-    prices = await flows.read_prices(tx, {key.org_id for key in keys})
+    prices = await rating.read_prices(tx, {key.org_id for key in keys})
     known = {key for key in keys if key.org_id in prices}
     charges, _ = await bring_periods(tx, prices, known, BY_CLOSE, closing=known)
     if left := keys - charges.keys():
@@ -261,7 +262,7 @@ async def close(tx: Tx, key: PeriodKey) -> BillingPeriod:
     TermsMissing.
     """
     await store.lock_terms(tx)
-    prices = (await flows.read_prices(tx, {key.org_id})).get(key.org_id)
+    prices = (await rating.read_prices(tx, {key.org_id})).get(key.org_id)
     if prices is None:
         raise errors.NoTerms
     await store.put_periods(tx, [must_be_over(key.org_id, prices.org_terms, key.period, tx.now)])
@@ -292,7 +293,7 @@ async def rerate_once(tx: Tx, key: PeriodKey, reason: str) -> Rerate:
 
 async def _rerate(tx: Tx, key: PeriodKey, cause: Cause) -> int:
     await store.lock_terms_shared(tx)
-    prices = await flows.read_prices(tx, {key.org_id})
+    prices = await rating.read_prices(tx, {key.org_id})
     if not prices:
         raise errors.NoTerms
     closed = await store.list_closed(tx, [key])
