@@ -109,7 +109,11 @@ async def lock_letters(tx: Tx, dead_letter_ids: Collection[UUID]) -> list[Any]:
 async def lock_filtered(
     tx: Tx, org_id: UUID, reason: str | None, after: UUID, last: UUID, limit: int
 ) -> list[Any]:
-    """Give the next open letters of an organisation behind `after` up to `last`, locked in order of their ids."""
+    """Give the next open letters of an organisation behind `after` up to `last`, locked in order of their ids.
+
+    Planned anew each time: a plan for any reason walks through all letters to find the few of a rare one.
+    """
+    await tx.execute("SET LOCAL plan_cache_mode = force_custom_plan")
     picked = "" if reason is None else " AND reason = $5"
     return await tx.fetch(
         f"SELECT {COLUMNS} FROM dead_letter WHERE org_id = $1 AND status = 'open'{picked}"
