@@ -29,7 +29,7 @@ from common import confirm_ceiling, copy_ceiling, parse_ceiling, record, world_a
 from cpu import cpu_seconds, per_event
 
 from eb_contracts.ids import new_id
-from eb_tools.client import Json
+from eb_tools.client import ApiProblem, Json
 from eb_tools.world import Member, World
 
 SKUS = ("bench-form", "bench-sms", "bench-check", "bench-render", "bench-query")
@@ -95,11 +95,18 @@ async def make_members(world: World, count: int) -> tuple[str, list[Member]]:
 
 
 async def _each(work: Callable[[Any], Awaitable[Any]], items: Iterable[Any]) -> list[Any]:
-    """Do it for each item, 16 at a time."""
-    gate = asyncio.Semaphore(16)
+    """Do it for each item, 8 at a time; a platform that is too busy is asked again."""
+    gate = asyncio.Semaphore(8)
 
     async def one(item: Any) -> Any:
         async with gate:
+            for pause_s in (0.5, 1, 2, 4):
+                try:
+                    return await work(item)
+                except ApiProblem as problem:
+                    if problem.status != 503:
+                        raise
+                    await asyncio.sleep(pause_s)
             return await work(item)
 
     return list(await asyncio.gather(*map(one, items)))

@@ -87,7 +87,7 @@ class Message(Body):
 
     def to_bytes(self) -> bytes:
         """Write the JSON body."""
-        return self.model_dump_json(fallback=plain).encode()
+        return self.model_dump_json(fallback=plain, warnings=False).encode()
 
     @classmethod
     def from_bytes(cls, body: bytes) -> Self:

@@ -24,9 +24,19 @@ class AcceptedEvent(Body):
     hold_id: UUID | None = None
 
 
+class AcceptedBatch(Body):
+    """The events of one request that belong to one partition."""
+
+    IS_CARRIED = True
+    batch_id: UUID
+    received_at: datetime
+    trace_id: str | None = None
+    events: tuple[AcceptedEvent, ...]
+
+
 @register
 class BatchAccepted(Partitioned):
-    """The events of one request that belong to one partition."""
+    """The events of one request that belong to one partition; `more` came at the same time, and travels along."""
 
     IS_CARRIED = True
     TYPE = "metering_ingest.batch.accepted.v1"
@@ -36,14 +46,20 @@ class BatchAccepted(Partitioned):
     received_at: datetime
     trace_id: str | None = None
     events: tuple[AcceptedEvent, ...]
+    more: tuple[AcceptedBatch, ...] = ()
+
+    @property
+    def batches(self) -> tuple[BatchAccepted | AcceptedBatch, ...]:
+        """Give each request's part."""
+        return (self, *self.more)
 
     @property
     def weight(self) -> int:
-        return len(self.events)
+        return sum(len(batch.events) for batch in self.batches)
 
     @property
     def traces(self) -> frozenset[str]:
-        return frozenset((self.trace_id,)) if self.trace_id else frozenset()
+        return frozenset(batch.trace_id for batch in self.batches if batch.trace_id)
 
 
 class UsageRecord(Body):

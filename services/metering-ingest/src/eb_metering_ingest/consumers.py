@@ -35,7 +35,8 @@ async def record_batches(tx: Tx, messages: list[BatchAccepted]) -> None:
     """
     received = [
         Received(event, batch.batch_id, batch.received_at, batch.trace_id)
-        for batch in messages
+        for message in messages
+        for batch in message.batches
         for event in batch.events
     ]
     if len(messages) == 1:

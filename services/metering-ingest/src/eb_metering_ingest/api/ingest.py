@@ -5,23 +5,16 @@ Rule: docs/rules/metering.md, Batches and The fallback.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine, Sequence
-from typing import Any
+from collections.abc import Sequence
 from uuid import UUID
 
 import structlog
 from aiohttp import web
-from prometheus_client import Counter
 
 from eb_contracts.errors import Fault
-from eb_contracts.ids import new_id, partition_of
-from eb_contracts.metering import AcceptedEvent, BatchAccepted
 from eb_kit import failpoints, strictjson
 from eb_kit.access import caller
-from eb_kit.bus import BusUnavailable, Envelope, written
-from eb_kit.db import WEATHER
-from eb_kit.service import CONTEXT, ServiceContext
+from eb_kit.service import CONTEXT
 from eb_kit.telemetry import current_trace
 from eb_kit.web import accepted, answer, read_raw
 
@@ -44,13 +37,12 @@ from .reading import (
     window_of,
 )
 from .routes import routes
+from .sending import EVENTS, commit_soon, parts_of, sender_of
 from .shapes import BatchPartlyTaken, BatchTaken, EventIn, FaultView, RejectedEvent
 
 log = structlog.get_logger(__name__)
 
 MOST_BYTES = 4 * 1024 * 1024
-_unfinished: set[asyncio.Task[None]] = set()
-EVENTS = Counter("eb_metering_events_total", "Events at the door by what became of them.", ["outcome"])
 
 
 @routes.post(
@@ -90,30 +82,14 @@ async def take_batch(request: web.Request) -> web.Response:
         await _park(request, batch.rejected)
     if not batch.valid:
         raise _invalid(told)
-    batch_id = new_id()
-    await _keep(context, batch_id, [context.bus.wrap(one) for one in split(context, batch_id, batch.valid)])
+    batch_id = await sender_of(context).keep(parts_of(batch.valid))
     return _taken(batch._replace(rejected=told), batch_id)
 
 
 async def _take_plain(request: web.Request, batch: PlainBatch) -> web.Response:
     """Queue a batch that is valid as it is: what was sent travels on, byte by byte where it is of one partition."""
-    context = request.app[CONTEXT]
     refuse_orgs(request, batch.org_ids)
-    batch_id, trace = new_id(), current_trace()
-    head = f'"batch_id":"{batch_id}","received_at":"{context.clock.now().isoformat()}","trace_id":"{trace.trace_id}"'
-    now = context.clock.machine_now()
-    envelopes = [
-        written(
-            BatchAccepted,
-            part.partition,
-            b'{"partition":%d,%b,"events":%b}' % (part.partition, head.encode(), part.events),
-            weight=part.weight,
-            trace=trace,
-            now=now,
-        )
-        for part in batch.parts()
-    ]
-    await _keep(context, batch_id, envelopes)
+    batch_id = await sender_of(request.app[CONTEXT]).keep(batch.parts())
     EVENTS.labels("accepted").inc(len(batch.events))
     return accepted({"accepted": len(batch.events), "batch_id": batch_id})
 
@@ -153,70 +129,5 @@ async def _park(request: web.Request, rejected: Sequence[Rejected]) -> None:
         async with context.begin(actor) as tx:
             await letters.insert_letters(tx, found)
 
-    await _commit_soon(insert(), context.settings.spool_timeout_s)
+    await commit_soon(insert(), context.settings.spool_timeout_s)
     EVENTS.labels("parked").inc(len(found))
-
-
-async def _keep(context: ServiceContext, batch_id: UUID, envelopes: Sequence[Envelope]) -> None:
-    """Have the batch confirmed by the broker, or else committed to the outbox; raises IngestUnavailable."""
-    if failpoints.points:
-        await failpoints.reach("ingest.before_publish")
-    try:
-        await context.bus.publish_now(envelopes, context.settings.publish_timeout_s)
-        if failpoints.points:
-            await failpoints.reach("ingest.after_publish")
-    except BusUnavailable as error:
-        log.warning("the broker did not take the batch", batch_id=str(batch_id), error=str(error))
-        await _spool(context, envelopes)
-
-
-def split(context: ServiceContext, batch_id: UUID, events: Sequence[AcceptedEvent]) -> list[BatchAccepted]:
-    """Give one message per partition."""
-    by_partition: dict[int, list[AcceptedEvent]] = {}
-    for event in events:
-        by_partition.setdefault(partition_of(event.org_id), []).append(event)
-    received_at, trace_id = context.clock.now(), current_trace().trace_id
-    return [
-        BatchAccepted.trusted(
-            partition=partition,
-            batch_id=batch_id,
-            received_at=received_at,
-            trace_id=trace_id,
-            events=tuple(found),
-        )
-        for partition, found in by_partition.items()
-    ]
-
-
-async def _spool(context: ServiceContext, envelopes: Sequence[Envelope]) -> None:
-    """Commit the same messages to the outbox: the relay sends them when the broker is back.
-
-    What the broker took without telling comes twice then, under the same message id, and counts once.
-    """
-
-    async def insert() -> None:
-        async with context.begin("system:metering-ingest") as tx:
-            tx.publish(*envelopes)
-
-    await _commit_soon(insert(), context.settings.spool_timeout_s)
-    EVENTS.labels("spooled").inc()
-    if failpoints.points:
-        await failpoints.reach("ingest.spooled")
-
-
-async def _commit_soon(work: Coroutine[Any, Any, None], timeout_s: float) -> None:
-    """Await a commit for so long; IngestUnavailable where it fails or takes longer.
-
-    A task of its own, since a hung database keeps even the roll-back of what was given up waiting.
-    """
-    task = asyncio.create_task(work)
-    _unfinished.add(task)
-    task.add_done_callback(_unfinished.discard)
-    await asyncio.wait({task}, timeout=timeout_s)
-    try:
-        if task.done():
-            return task.result()
-        task.cancel()
-    except WEATHER as error:
-        log.error("the database did not take it either", error=repr(error))
-    raise IngestUnavailable(retry_after_s=2)
