@@ -54,6 +54,17 @@ async def test_a_sku_is_created_once_and_then_changed(catalog: Catalog) -> None:
     assert [fact.version for fact in await catalog.announced(SkuChanged)] == [1, 2]
 
 
+async def test_what_is_prepaid_only_is_announced_with_the_sku(catalog: Catalog) -> None:
+    body = {"type": "action", "unit": "message", "metadata": {"prepaid_only": True}}
+    assert (await catalog.ask("PUT", "/catalog/skus/check", body))[0] == 201
+    status, problem = await catalog.ask(
+        "PUT", "/catalog/skus/check", body | {"metadata": {"prepaid_only": "yes"}}
+    )
+
+    assert [fact.prepaid_only for fact in await catalog.announced(SkuChanged)] == [True]
+    assert (status, problem["errors"][0]["pointer"]) == (422, "/metadata")
+
+
 async def test_type_and_unit_of_a_sku_never_change(catalog: Catalog) -> None:
     await catalog.put_sku("sms")
     status, answer = await catalog.ask("PUT", "/catalog/skus/sms", {"type": "object", "unit": "message"})

@@ -369,7 +369,12 @@ async def test_lines_are_picked_by_every_filter_and_paged_newest_first(shared_wo
 async def test_a_line_shows_what_it_is_made_of(shared_world: World) -> None:
     org_id = await shared_world.an_org_with_a_partner("33.33")
     charge = a_charge(
-        org_id=org_id, amount_gross="100", tax_amount="10", credit_applied="4.5", quantity="2.50"
+        org_id=org_id,
+        amount_gross="100",
+        waived_amount="7",
+        tax_amount="10",
+        credit_applied="4.5",
+        quantity="2.50",
     )
     await shared_world.deliver(charge)
 
@@ -378,6 +383,8 @@ async def test_a_line_shows_what_it_is_made_of(shared_world: World) -> None:
     expected = {
         "quantity": "2.5",
         "amount_gross": "100.00",
+        "waived_amount": "7.00",
+        "credit_applied": "4.50",
         "partner_pct": "33.33",
         "partner_amount": "33.33",
         "net": "66.67",

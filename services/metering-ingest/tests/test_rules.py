@@ -21,6 +21,7 @@ from eb_metering_ingest.domain.checks import Window, metadata_faults, without_de
 from eb_metering_ingest.domain.letters import parked
 from eb_metering_ingest.domain.progress import progress_of
 from eb_metering_ingest.domain.recording import (
+    MOST_HOLDS,
     MOST_TRACES,
     Received,
     compare,
@@ -136,6 +137,16 @@ def test_a_record_names_at_most_sixteen_requests() -> None:
     events = [received(event(request_id=f"r-{n}"), f"{n:032x}") for n in range(40)]
     (usage,) = record(screen(events).offers.values()).usage
     assert usage.trace_ids == tuple(f"{n:032x}" for n in range(MOST_TRACES))
+
+
+def test_a_record_names_the_holds_of_its_events_once_and_not_too_many() -> None:
+    holds = [UUID(int=n + 1) for n in range(MOST_HOLDS + 5)]
+    held = [event(request_id=f"r-{n}", hold_id=hold) for n, hold in enumerate([*holds[:1], *holds])]
+    (usage,) = record(screen(received(one) for one in [event(), *held]).offers.values()).usage
+    (plain,) = record(screen([received(event())]).offers.values()).usage
+
+    assert usage.hold_ids == tuple(holds[:MOST_HOLDS])
+    assert plain.hold_ids == ()
 
 
 @pytest.mark.parametrize(
