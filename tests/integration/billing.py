@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from eb_tools.client import Json, wait_for
 from eb_tools.invariants import totals
@@ -75,3 +75,24 @@ async def estimate(world: World, member: Member, events: list[Json]) -> Json:
         "leads": 1,
     }
     return dict(await world.api.post("/pricing/estimate", body, token=member.api_key))
+
+
+class Billed(NamedTuple):
+    """What the ledger's lines of one SKU come to."""
+
+    gross: Decimal = Decimal(0)
+    tax: Decimal = Decimal(0)
+    lines: int = 0
+
+
+async def billed_by_sku(world: World, member: Member, period: str | None = None) -> dict[str, Billed]:
+    """Sum an organisation's ledger lines by SKU, in one period or in all."""
+    entries = await world.api.everything(
+        "/ledger/entries", token=member.admin_token, query={"org_id": member.org_id, "period": period}
+    )
+    bill: dict[str, Billed] = {}
+    for entry in entries:
+        so_far = bill.get(entry["sku"], Billed())
+        gross, tax = Decimal(entry["amount_gross"]), Decimal(entry["tax_amount"])
+        bill[entry["sku"]] = Billed(so_far.gross + gross, so_far.tax + tax, so_far.lines + 1)
+    return bill
