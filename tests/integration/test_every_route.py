@@ -18,9 +18,9 @@ from urllib.parse import urlencode
 import aiohttp
 import pytest
 from pydantic import TypeAdapter
+from samples import body_of, parameter_of, sample_of
 from yarl import URL
 
-from eb_contracts.ids import new_id
 from eb_kit.access import OPEN_ROWS
 from eb_kit.policy import PLATFORM_ROLES
 from eb_kit.routing import Route
@@ -114,7 +114,7 @@ class Outsider:
 
     def target(self, route: Route, org_id: str) -> str:
         """Fill the path's parameters: this organisation, and ids of nothing."""
-        return re.sub(r"\{(\w+)\}", lambda found: _parameter(found[1], org_id), route.path)
+        return re.sub(r"\{(\w+)\}", lambda found: parameter_of(found[1], org_id), route.path)
 
     def query(self, route: Route, org_id: str) -> str:
         """Give the query that the route asks for."""
@@ -125,7 +125,7 @@ class Outsider:
             schema.get("required", ())
         )
         values = {
-            name: org_id if name == "org_id" else _sample(schema["properties"][name], schema)
+            name: org_id if name == "org_id" else sample_of(schema["properties"][name], schema)
             for name in wanted
         }
         return "?" + urlencode(values)
@@ -136,58 +136,6 @@ def _json(raw: bytes) -> Any:
         return json.loads(raw) if raw else None
     except ValueError:
         return raw.decode(errors="replace")
-
-
-def _parameter(name: str, org_id: str) -> str:
-    if name in ("org_id", "ancestor_org_id"):
-        return org_id
-    return str(new_id()) if name.endswith("_id") else "x"
-
-
-def _sample(schema: Any, root: Any) -> Any:
-    """Make something small of a JSON Schema; enough to be read, not to make sense."""
-    if "$ref" in schema:
-        return _sample(root["$defs"][schema["$ref"].rpartition("/")[2]], root)
-    if "default" in schema:
-        return schema["default"]
-    for some in ("anyOf", "oneOf"):
-        if some in schema:
-            return _sample(schema[some][0], root)
-    if "enum" in schema or "const" in schema:
-        return schema.get("enum", [schema.get("const")])[0]
-    return _sample_of_type(schema, root)
-
-
-def _sample_of_type(schema: Any, root: Any) -> Any:
-    match schema.get("type"):
-        case "object":
-            required = schema.get("required", ())
-            return {name: _sample(schema["properties"][name], root) for name in required}
-        case "array":
-            return [_sample(schema["items"], root)]
-        case "integer" | "number":
-            return schema.get("minimum", 1)
-        case "boolean":
-            return True
-    return _sample_text(schema)
-
-
-def _sample_text(schema: Any) -> str:
-    by_format = {"uuid": str(new_id()), "date-time": "2026-01-01T00:00:00Z", "date": "2026-01-01"}
-    if schema.get("format") in by_format:
-        return by_format[schema["format"]]
-    pattern = schema.get("pattern", "")
-    candidates = ("AUD", "1", "ab", "2026-01", "a" * max(2, schema.get("minLength", 2)))
-    return next((text for text in candidates if re.search(pattern, text)), "ab")
-
-
-def _body(route: Route, org_id: str) -> Any:
-    """Make a body that can be read, about this organisation."""
-    schema = TypeAdapter(route.body).json_schema()
-    body = _sample(schema, schema)
-    for part in body if isinstance(body, list) else [body]:
-        part.update({name: org_id for name in part if name.endswith("org_id")})
-    return body
 
 
 def _named(routes: list[Route]) -> list[Any]:
@@ -237,7 +185,7 @@ async def test_about_another_tenant(outsider: Outsider, route: Route) -> None:
             route.method,
             outsider.target(route, org_id) + outsider.query(route, org_id),
             outsider.own.admin_token,
-            json.dumps(_body(route, org_id)).encode() if route.body is not None else None,
+            json.dumps(body_of(route, org_id)).encode() if route.body is not None else None,
         )
         for org_id in (outsider.foreign.org_id, "0199b1f0-0000-7000-8000-000000000001")
     ]
@@ -261,7 +209,7 @@ async def test_as_somebody_whom_no_organisation_could_help(outsider: Outsider, r
 @pytest.mark.parametrize("route", _named(CLOSED))
 async def test_as_every_kind_of_caller(outsider: Outsider, route: Route) -> None:
     target = outsider.target(route, outsider.own.org_id) + outsider.query(route, outsider.own.org_id)
-    body = json.dumps(_body(route, outsider.own.org_id)).encode() if route.body is not None else None
+    body = json.dumps(body_of(route, outsider.own.org_id)).encode() if route.body is not None else None
     for names, token in outsider.callers():
         answer = await outsider.send(route.method, target, token, body)
 
@@ -336,7 +284,7 @@ async def test_with_another_content_type(outsider: Outsider, route: Route) -> No
 
 @pytest.mark.parametrize("route", _named(WITH_BODY))
 async def test_with_an_unknown_field(outsider: Outsider, route: Route) -> None:
-    sample, pointer = _body(route, outsider.own.org_id), "/no_such_field"
+    sample, pointer = body_of(route, outsider.own.org_id), "/no_such_field"
     if isinstance(sample, list):
         sample, pointer = [sample[0] | {"no_such_field": 1}], "/0/no_such_field"
     else:

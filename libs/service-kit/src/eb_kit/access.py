@@ -308,7 +308,7 @@ def require_recent_sign_in(request: web.Request) -> None:
 
 def _is_about_an_org(names: frozenset[str], caller: Caller) -> bool:
     """Tell whether the answer may have to be 404: a user might name an organisation they can't see."""
-    return caller.kind != "service" and not names <= PLATFORM_ROLES | {"service", "signed_in"}
+    return caller.kind != "service" and not names.isdisjoint(ORG_ROLES | GROUP_ROLES)
 
 
 def caller_or_none(request: web.Request) -> Caller | None:
