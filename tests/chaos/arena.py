@@ -132,6 +132,7 @@ class Arena:
         self.broker = broker
         self.results: list[Result] = []
         self.sent: list[Json] = []
+        self.disk: Path | None = None
         self.member: Member
         self.skus: dict[str, str]
 

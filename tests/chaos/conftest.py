@@ -1,12 +1,14 @@
 """The long suite's stack: of its own, with our proxies between the services and what they stand on.
 
-EB_CHAOS_RECORD names a file that gets the table of faults.
+EB_CHAOS_RECORD names a file that gets the table of faults. With EB_CHAOS_SMALL_DISK=1 (root, and the right to mount)
+the database lies on a small disk in memory, and the tests of a full one are collected too.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -16,12 +18,15 @@ from billing import billed_org
 
 from eb_tools.client import Api, Credentials
 from eb_tools.paths import repository
+from eb_tools.postgres import PrivatePostgres
 from eb_tools.stack import Stack
 from eb_tools.world import World
 
 from .arena import Arena
 from .proxy import Proxy
 
+HAS_SMALL_DISK = os.environ.get("EB_CHAOS_SMALL_DISK") == "1"
+collect_ignore = [] if HAS_SMALL_DISK else ["test_full_disk.py"]
 BEGIN, END = "<!-- recorded -->", "<!-- /recorded -->"
 
 
@@ -37,6 +42,7 @@ def arena_stack() -> Iterator[Arena]:
         control = Stack(run_dir, {"EB_PORTS": "any", **through})
         control.clean()
         made = Arena(control, database, broker)
+        made.disk = _small_disk(run_dir) if HAS_SMALL_DISK else None
         try:
             control.up(is_detached=False)
             yield made
@@ -45,6 +51,8 @@ def arena_stack() -> Iterator[Arena]:
                 print(f"\n{made.table()}")
                 _record(made.table())
             control.down()
+            if made.disk is not None:
+                subprocess.run(["umount", made.disk], check=True)
 
 
 @pytest.fixture(scope="session")
@@ -65,6 +73,14 @@ async def chaos_world(arena: Arena) -> AsyncIterator[World]:
     timeout = aiohttp.ClientTimeout(total=10)
     async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=64)) as http:
         yield World.at(Api(staff.gateway_url, http), staff)
+
+
+def _small_disk(run_dir: Path) -> Path:
+    """Mount a small disk where the database will lie; give the place."""
+    place = PrivatePostgres(run_dir / "postgres", port=1).data.parent
+    place.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700m,mode=755", "tmpfs", place], check=True)
+    return place
 
 
 def _record(table: str) -> None:
