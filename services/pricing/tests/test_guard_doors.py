@@ -8,6 +8,8 @@ from uuid import UUID
 
 import pytest
 
+from eb_tools.invariants import PRICING, broken
+
 from .factories import PROJECT_ID, usage
 from .test_guardrails import a_budget, a_credit, parts
 from .world import World, someone
@@ -262,3 +264,30 @@ async def test_lists_come_in_pages_newest_first(shared_world: World) -> None:
 
     assert [one["credit_id"] for one in (*first["items"], *rest["items"])] == made[::-1]
     assert rest["next_cursor"] is None
+
+
+async def test_budgets_change_at_once_with_each_other_and_with_charges(shared_world: World) -> None:
+    org_id = await shared_world.org()
+    await shared_world.project(org_id, PROJECT_ID)
+    made = [
+        await a_budget(shared_world, org_id, "1.00", project_id=str(PROJECT_ID)),
+        await a_budget(shared_world, org_id, "1.00"),
+    ]
+    barrier = asyncio.Barrier(9)
+
+    async def change(budget_id: str) -> set[int]:
+        await barrier.wait()
+        body = [{"amount": f"{n}.00", "currency": "AUD", "hard_cap": True} for n in range(1, 9)]
+        path = f"/pricing/budgets/{budget_id}"
+        return {(await shared_world.call("PUT", path, one))[0] for one in body}
+
+    async def charge() -> set[int]:
+        await barrier.wait()
+        for _ in range(8):
+            await shared_world.deliver(usage(org_id, "2"))
+        return {200}
+
+    changes = [change(one["budget_id"]) for one in made for _ in range(3)]
+
+    assert set.union(*await asyncio.gather(*changes, *(charge() for _ in range(3)))) == {200}
+    assert await broken(shared_world.owner, PRICING) == {}

@@ -73,11 +73,19 @@ async def get_budget(tx: Tx, budget_id: UUID) -> Budget:
 
 
 async def lock_budget(tx: Tx, budget_id: UUID) -> Budget:
-    """Lock a budget until `tx` ends: nothing is charged to it meanwhile; raises NotFound."""
-    row = await tx.fetchrow("SELECT * FROM budget WHERE budget_id = $1 FOR UPDATE", budget_id)
-    if row is None:
+    """Lock a budget until `tx` ends, and with it all of its organisation, by key as charges do; raises NotFound.
+
+    Nothing is charged to them meanwhile.
+    """
+    rows = await tx.fetch(
+        "SELECT * FROM budget WHERE org_id = (SELECT org_id FROM budget WHERE budget_id = $1)"
+        " ORDER BY budget_id FOR UPDATE",
+        budget_id,
+    )
+    found = next((row for row in rows if row["budget_id"] == budget_id), None)
+    if found is None:
         raise NotFound
-    return _budget(row)
+    return _budget(found)
 
 
 async def update_budget(tx: Tx, budget: Budget) -> None:
