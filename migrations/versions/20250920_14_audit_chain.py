@@ -9,7 +9,7 @@ Entries that were masked stay masked.
 import re
 
 from kit_tables import SCHEMAS, drop, keep, restore, role_of, run
-from platform_functions import PLATFORM_FUNCTIONS
+from platform_functions import AUDIT_WITH_CHAIN, PLATFORM_FUNCTIONS
 
 revision = "20250920_14"
 down_revision = "20250920_13"
@@ -21,7 +21,7 @@ KEPT = ("audit_chain", "audit_chain_head", "audit_personal")
 
 def upgrade() -> None:
     """Make the chain; have entries masked and sent by the trigger; take in the entries that are there."""
-    run(AUTH + FUNCTIONS)
+    run(AUTH + AUDIT_WITH_CHAIN)
     restore(revision, "auth", *KEPT)
     mask()
     for schema in SCHEMAS:
@@ -96,62 +96,6 @@ COMMENT ON TABLE auth.audit_personal IS 'Personal values that entries only commi
 GRANT SELECT, INSERT ON auth.audit_chain TO eb_auth;
 GRANT SELECT, INSERT, UPDATE ON auth.audit_chain_head TO eb_auth;
 GRANT SELECT ON auth.audit_personal TO eb_auth;
-"""
-
-FUNCTIONS = r"""
-CREATE FUNCTION platform.audit_masked(p_row jsonb, p_personal text, p_secret text, p_salt bytea) RETURNS jsonb
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog AS $$
-    SELECT (p_row - string_to_array(coalesce(p_secret, ''), ',')) || coalesce((
-        SELECT jsonb_object_agg(name, 'sha256:' || encode(sha256(p_salt || convert_to(p_row ->> name, 'UTF8')), 'hex'))
-          FROM unnest(string_to_array(p_personal, ',')) AS name WHERE p_row ->> name IS NOT NULL), '{}')
-$$;
-COMMENT ON FUNCTION platform.audit_masked IS
-    'A row as its entry shows it: secrets left out, a salted commitment in the place of each personal value.';
-
-CREATE OR REPLACE FUNCTION platform.audit() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    v_id uuid := platform.new_id();
-    v_actor text := nullif(current_setting('eb.actor', true), '');
-    v_now text := nullif(current_setting('eb.now', true), '');
-    v_before jsonb;
-    v_after jsonb;
-    v_entity_id text;
-    v_org_id uuid;
-    v_salt bytea;
-BEGIN
-    IF v_actor IS NULL THEN
-        RAISE EXCEPTION 'a write to %.% needs an actor: SET LOCAL eb.actor', TG_TABLE_SCHEMA, TG_TABLE_NAME
-            USING ERRCODE = 'EB001';
-    END IF;
-    IF TG_OP <> 'INSERT' THEN v_before := to_jsonb(OLD); END IF;
-    IF TG_OP <> 'DELETE' THEN v_after := to_jsonb(NEW); END IF;
-    SELECT string_agg(coalesce(v_after, v_before) ->> key, '/' ORDER BY place) INTO v_entity_id
-        FROM unnest(string_to_array(TG_ARGV[0], ',')) WITH ORDINALITY AS parts(key, place);
-    v_org_id := (coalesce(v_after, v_before) ->> nullif(TG_ARGV[1], ''))::uuid;
-    IF TG_NARGS > 2 THEN
-        v_salt := uuid_send(gen_random_uuid());
-        INSERT INTO auth.audit_personal (audit_id, name, salt, before, after)
-            SELECT v_id, name, v_salt, v_before ->> name, v_after ->> name
-            FROM unnest(string_to_array(TG_ARGV[2], ',')) AS name
-            WHERE coalesce(v_before ->> name, v_after ->> name) IS NOT NULL;
-        v_before := platform.audit_masked(v_before, TG_ARGV[2], TG_ARGV[3], v_salt);
-        v_after := platform.audit_masked(v_after, TG_ARGV[2], TG_ARGV[3], v_salt);
-    END IF;
-    EXECUTE format('INSERT INTO %I.audit_entry (audit_id, org_id, entity, entity_id, action, actor, on_behalf_of,'
-        ' session_user_name, request_id, trace_id, at, before, after)'
-        ' VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)', TG_TABLE_SCHEMA)
-    USING v_id, v_org_id, TG_TABLE_NAME, v_entity_id, lower(TG_OP), v_actor,
-        nullif(current_setting('eb.on_behalf_of', true), ''), session_user,
-        nullif(current_setting('eb.request_id', true), ''), nullif(current_setting('eb.trace_id', true), ''),
-        coalesce(v_now::timestamptz, clock_timestamp()), v_before, v_after;
-    EXECUTE format('INSERT INTO %I.audit_waiting (audit_id) VALUES ($1)', TG_TABLE_SCHEMA) USING v_id;
-    RETURN NULL;
-END
-$$;
-COMMENT ON FUNCTION platform.audit IS 'Trigger (key columns, org column[, personal columns, secret columns]; comma '
-    'lists): refuses a write without eb.actor (EB001), else writes the audit entry and has it sent to be chained.';
-REVOKE EXECUTE ON FUNCTION platform.audit_masked FROM PUBLIC;
 """
 
 MASKED = (

@@ -105,9 +105,12 @@ class Sender:
     async def _send(self, group: Group) -> None:
         self._under_way += 1
         try:
-            group.sent.set_result(await self._is_kept(list(envelopes_of(self._context, group.pieces))))
-        except Exception as error:  # the requests that wait answer for it
-            group.sent.set_exception(error)
+            keeping = self._is_kept(list(envelopes_of(self._context, group.pieces)))
+            [is_kept] = await asyncio.gather(keeping, return_exceptions=True)
+            if isinstance(is_kept, BaseException):
+                group.sent.set_exception(is_kept)  # the requests that wait answer for it
+            else:
+                group.sent.set_result(is_kept)
         finally:
             if not group.sent.done():
                 group.sent.set_result(False)
