@@ -4,7 +4,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run up down clean demo test properties lint format types check migrate docs bench bench-estimate bench-ingest chaos chaos-smoke \
+.PHONY: help run up down clean demo test properties lint format types check migrate docs bench bench-estimate bench-growth bench-ingest chaos chaos-smoke \
 	venv venv-dev
 
 help: ## List the commands
@@ -48,10 +48,14 @@ check: lint test ## What has to pass before a change is kept
 docs: venv-dev ## Generate the API documents and schemas again
 	@$(BIN)/python -m eb_tools.lint --write docs
 
-bench: venv-dev ## All benchmarks
-	@$(BIN)/python bench/rating.py
-	@$(BIN)/python -m eb_tools.beside bench/ingest.py
+bench: venv-dev ## All benchmarks, about twenty minutes
+	@for part in rating writer pricing ledger; do $(BIN)/python bench/$$part.py || true; done
+	@$(BIN)/python -m eb_tools.beside bench/series.py all
 	@$(BIN)/python -m eb_tools.beside bench/estimate.py
+	@$(BIN)/python bench/report.py
+
+bench-growth: venv-dev ## Cost of an event against sizes of batches, organisations, SKUs and minutes
+	@$(BIN)/python -m eb_tools.beside bench/series.py growth
 
 bench-estimate: venv-dev ## Estimates of 20 SKUs, computed and from the cache
 	@$(BIN)/python -m eb_tools.beside bench/estimate.py $(ARGS)

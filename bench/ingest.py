@@ -1,171 +1,46 @@
-"""End to end: HTTP → deduplicated → priced → in the ledger, batches of 100 over many orgs × 5 SKUs.
+"""Ingest end to end: HTTP → deduplicated → priced → in the ledger, over many organisations × 5 SKUs.
 
-    python bench/ingest.py --run-dir .run --orgs 1000 --batches 3000 [--spread uniform|hot]
+    python bench/ingest.py --run-dir .run --orgs 1000 --seconds 60 [--what end_to_end,accepted,single,latency]
 
-Starts when the first request leaves and ends when the ledger holds a line for the last event; the sums of
-quantity metered, priced and in the ledger are compared exactly, and so are the amounts with the estimator's.
-Raw ceilings are measured in the same run.
+end_to_end  batches as fast as they are taken (16 connections) for so long; the clock stops when the ledger holds a line
+            for the last event. The sums of quantity metered, priced and in the ledger are compared exactly, the amounts
+            of some organisations with the estimator's. `--spread uniform|hot`, `--mixed`, `--batch`, `--minutes`.
+accepted    the same up to the 202, with the writer's consumers off (metering-ingest may read nothing meanwhile)
+single      requests of one event: accepted (the writer off), and with everything running
+latency     open loop at half of the rates found before: the 202, and the time from an event's 202 to its ledger line
+Raw ceilings and CPU time by process are measured in the same run.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import itertools
 import json
 import random
 import statistics
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from datetime import UTC, datetime, timedelta
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlsplit
+from uuid import UUID
 
 import aiohttp
 import asyncpg
+import uvloop
 from common import confirm_ceiling, copy_ceiling, parse_ceiling, record, world_at
 from cpu import cpu_seconds, per_event
+from load import Sender, Sent, Shape, make_bodies, make_members
 
-from eb_contracts.ids import new_id
-from eb_tools.client import ApiProblem, Json
 from eb_tools.world import Member, World
 
-SKUS = ("bench-form", "bench-sms", "bench-check", "bench-render", "bench-query")
-PRICES: dict[str, Json] = {
-    "bench-form": {"included_qty": "100", "overage_price": "0.05"},
-    "bench-sms": {"included_qty": "0", "overage_price": "0.0793"},
-    "bench-check": {"included_qty": "0", "overage_price": "0.001"},
-    "bench-render": {
-        "included_qty": "0",
-        "tiers": {
-            "mode": "graduated",
-            "tiers": [
-                {"up_to": "100", "unit_price": "0.10"},
-                {"up_to": "1000", "unit_price": "0.05"},
-                {"up_to": "10000", "unit_price": "0.02"},
-                {"up_to": "100000", "unit_price": "0.01"},
-                {"up_to": None, "unit_price": "0.005"},
-            ],
-        },
-    },
-    "bench-query": {
-        "included_qty": "0",
-        "tiers": {"mode": "package", "package_size": "100", "package_price": "1"},
-    },
-}
-BATCH = 100
-
-
-async def make_members(world: World, count: int) -> tuple[str, list[Member]]:
-    """Make one group of `count` children with a plan each; give the group's key (`:tree`) and the members."""
-    admin = await world.person("bench")
-    root = await world.org(admin, "Bench Group")
-    made = await world.api.post(
-        f"/orgs/{root.org_id}/api-keys",
-        {"name": "bench", "scopes": ["metering:write:tree", "metering:read:tree", "pricing:estimate:tree"]},
-        token=root.admin_token,
-    )
-    for sku in SKUS:
-        await world.sku(sku)
-    model = await world.model()
-    plan = await world.plan(model, PRICES)
-    operator = world.staff.operator_token
-    numbers = range(count)
-
-    async def child(number: int) -> str:
-        body = {
-            "legal_name": f"Bench {number}",
-            "org_slug": f"bench-{world.tag}-{number}",
-            "billing_email": "bench@example.net",
-            "default_timezone": "UTC",
-        }
-        org = await world.api.post(f"/orgs/{root.org_id}/children", body, token=root.admin_token)
-        return str(org["org_id"])
-
-    async def project(org_id: str) -> Member:
-        made_here = await world.api.post(f"/orgs/{org_id}/projects", {"name": "bench"}, token=operator)
-        return Member(org_id, made_here["project_id"], made["key"], operator)
-
-    orgs = await _each(child, numbers)
-    members = await _each(project, orgs)
-    await _each(lambda org_id: world.assign(org_id, model, plan), orgs)
-    return made["key"], members
-
-
-async def _each(work: Callable[[Any], Awaitable[Any]], items: Iterable[Any]) -> list[Any]:
-    """Do it for each item, 8 at a time; a platform that is too busy is asked again."""
-    gate = asyncio.Semaphore(8)
-
-    async def one(item: Any) -> Any:
-        async with gate:
-            for pause_s in (0.5, 1, 2, 4):
-                try:
-                    return await work(item)
-                except ApiProblem as problem:
-                    if problem.status != 503:
-                        raise
-                    await asyncio.sleep(pause_s)
-            return await work(item)
-
-    return list(await asyncio.gather(*map(one, items)))
-
-
-def weights(count: int, spread: str) -> list[float]:
-    """Give how often each org sends: a Zipf law (s = 1.1), all alike, or one alone."""
-    if spread == "uniform":
-        return [1.0] * count
-    if spread == "hot":
-        return [1.0] + [0.0] * (count - 1)
-    return [1 / (rank**1.1) for rank in range(1, count + 1)]
-
-
-def make_bodies(members: list[Member], spread: str, batches: int, tag: str) -> list[bytes]:
-    """Write the bodies beforehand, so that the generator costs little while it sends."""
-    now = datetime.now(UTC) - timedelta(minutes=5)
-    times = [(now + timedelta(seconds=s)).isoformat() for s in range(0, 240, 7)]
-    chosen = random.choices(members, weights(len(members), spread), k=batches)
-    skus = itertools.cycle(SKUS if spread != "hot" else SKUS[:1])
-    bodies = []
-    for number, member in enumerate(chosen):
-        head = f'","org_id":"{member.org_id}","project_id":"{member.project_id}","quantity":"1","time":"'
-        events = ",".join(
-            f'{{"request_id":"{tag}-{number}-{n}","sku":"{next(skus)}{head}{random.choice(times)}"}}'
-            for n in range(BATCH)
-        )
-        bodies.append(f"[{events}]".encode())
-    return bodies
-
-
-async def send_all(url: str, key: str, bodies: list[bytes], connections: int) -> tuple[list[float], int]:
-    """Send every body until its 202, over so many connections at a time; give the latencies (s) and the 503s."""
-    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-    latencies: list[float] = []
-    put_off = 0
-    waiting = iter(bodies)
-
-    async def sender(http: aiohttp.ClientSession) -> None:
-        nonlocal put_off
-        for body in waiting:
-            started = time.perf_counter()
-            while (status := await _post(http, f"{url}/metering/events", body, headers)) == 503:
-                put_off += 1
-                await asyncio.sleep(1)
-            if status != 202:
-                raise SystemExit(f"a batch was answered {status}")
-            latencies.append(time.perf_counter() - started)
-
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=connections)) as http:
-        await asyncio.gather(*(sender(http) for _ in range(connections)))
-    return latencies, put_off
-
-
-async def _post(http: aiohttp.ClientSession, url: str, body: bytes, headers: dict[str, str]) -> int:
-    async with http.post(url, data=body, headers=headers) as answer:
-        await answer.read()
-        return answer.status
-
+MOST_PER_S = 25_000
+PROBES = 8
+DOOR = "metering-ingest"
 
 SUMS = """
     SELECT (SELECT coalesce(sum(quantity), 0) FROM metering_ingest.metering_event WHERE org_id = ANY($1)) AS metered,
@@ -174,102 +49,261 @@ SUMS = """
            (SELECT coalesce(sum(amount_gross), 0) FROM ledger.ledger WHERE org_id = ANY($1)) AS gross,
            (SELECT count(*) FROM ledger.ledger WHERE org_id = ANY($1)) AS lines
 """
+POSTED = "SELECT coalesce(sum(quantity), 0) FROM ledger.ledger WHERE org_id = ANY($1)"
 
 
-async def wait_until_posted(owner: Any, orgs: list[Any], before: int, wanted: int, timeout_s: float) -> None:
-    """Wait until the ledger holds the quantity of all events."""
-    until = time.monotonic() + timeout_s
-    while time.monotonic() < until:
-        total = await owner.fetchval(
-            "SELECT coalesce(sum(quantity), 0) FROM ledger.ledger WHERE org_id = ANY($1)", orgs
-        )
-        if total >= before + wanted:
-            return
-        await asyncio.sleep(0.1)
-    raise SystemExit(f"the ledger holds {total - before} of {wanted} after {timeout_s:.0f} s")
+class Bench:
+    """A stack under test, and the world in it."""
 
+    def __init__(
+        self, options: argparse.Namespace, world: World, owner: Any, key: str, members: list[Member]
+    ) -> None:
+        self.options = options
+        self.world = world
+        self.owner = owner
+        self.key = key
+        self.members = members
+        self.org_ids = [UUID(member.org_id) for member in members]
+        self.sender = Sender(world.api.base_url, key)
+        self.shape = Shape(options.spread, options.batch, options.skus, options.mixed, options.minutes)
+        self.stack = json.loads((options.run_dir / "stack.json").read_text())
+        self.posted = 0
 
-async def check_amounts(world: World, owner: Any, members: list[Member], key: str, sample: int = 10) -> None:
-    """Compare what some orgs were billed with the estimate of the same usage, to the cent."""
-    for member in random.sample(members, min(sample, len(members))):
-        rows = await owner.fetch(
+    async def until_posted(self, events: int, timeout_s: float = 300) -> None:
+        """Wait until the ledger holds the quantity of so many more events."""
+        self.posted += events
+        until = time.monotonic() + timeout_s
+        while (total := await self.owner.fetchval(POSTED, self.org_ids)) < self.posted:
+            if time.monotonic() > until:
+                raise SystemExit(f"the ledger holds {total} of {self.posted} after {timeout_s:.0f} s")
+            await asyncio.sleep(0.1)
+
+    async def check(self) -> dict[str, Any]:
+        """Compare the sums of all three services exactly, and some bills with estimates; give the sums."""
+        sums = dict(await self.owner.fetchrow(SUMS, self.org_ids))
+        if not sums["metered"] == sums["priced"] == sums["in_ledger"] == self.posted:
+            raise SystemExit(f"sums differ: {sums}, sent {self.posted}")
+        for member in random.sample(self.members, min(10, len(self.members))):
+            await self._check_bill(member)
+        return sums
+
+    async def _check_bill(self, member: Member) -> None:
+        rows = await self.owner.fetch(
             "SELECT sku, sum(quantity) AS quantity, sum(amount_gross) AS gross FROM ledger.ledger"
             " WHERE org_id = $1 GROUP BY sku",
-            new_uuid(member.org_id),
+            UUID(member.org_id),
         )
         if not rows:
-            continue
-        estimate = await world.api.post(
-            "/pricing/estimate",
-            {
-                "org_id": member.org_id,
-                "project_id": member.project_id,
-                "skus": {row["sku"]: str(row["quantity"]) for row in rows},
-                "leads": 1,
-            },
-            token=key,
-        )
+            return
+        asked = {
+            "org_id": member.org_id,
+            "project_id": member.project_id,
+            "skus": {row["sku"]: str(row["quantity"]) for row in rows},
+            "leads": 1,
+        }
+        estimate = await self.world.api.post("/pricing/estimate", asked, token=self.key)
         billed = sum((row["gross"] for row in rows), Decimal(0))
         if Decimal(estimate["grand_total"]) != billed:
             raise SystemExit(f"{member.org_id}: billed {billed}, estimated {estimate['grand_total']}")
 
+    def bodies(self, shape: Shape, per_s: float, seconds: float) -> list[bytes]:
+        """Make bodies enough for so long."""
+        return make_bodies(self.members, shape, int(per_s / shape.batch * seconds) + 64)
 
-def new_uuid(text: str) -> Any:
-    """Read a UUID."""
-    from uuid import UUID
+    @asynccontextmanager
+    async def writer_off(self) -> AsyncIterator[None]:
+        """Keep the writer from reading: its user may not, and its connection is closed."""
+        admin = urlsplit(self.stack["rabbitmq_admin_url"])
+        base = f"http://{admin.hostname}:{admin.port}/api"
+        user = f"{base}/permissions/%2F/{DOOR}"
+        login = {"Authorization": aiohttp.encode_basic_auth(admin.username or "", admin.password or "")}
+        async with aiohttp.ClientSession(headers=login, raise_for_status=True) as http:
+            async with http.get(user) as answer:
+                allowed = {name: (await answer.json())[name] for name in ("configure", "write", "read")}
+            await http.put(user, json=allowed | {"read": "^$"})
+            await _close(http, base, f"{DOOR}:consume")
+            try:
+                yield
+            finally:
+                await http.put(user, json=allowed)
+                await _close(http, base, f"{DOOR}:consume")
 
-    return UUID(text)
+
+async def _close(http: aiohttp.ClientSession, base: str, name: str) -> None:
+    """Close connections of this name; the statistics that tell their names are a few seconds old."""
+    for _ in range(60):
+        async with http.get(f"{base}/connections") as answer:
+            found = [one for one in await answer.json() if one.get("user_provided_name") == name]
+        if found:
+            break
+        await asyncio.sleep(0.2)
+    for one in found:
+        async with http.delete(f"{base}/connections/{quote(one['name'], safe='')}", raise_for_status=False):
+            pass
+
+
+def quantiles(name: str, seconds: list[float]) -> dict[str, float]:
+    """Give p50 and p99 in ms."""
+    cut = statistics.quantiles(seconds, n=100)
+    return {f"{name}p50_ms": round(cut[49] * 1000, 1), f"{name}p99_ms": round(cut[98] * 1000, 1)}
+
+
+def told(sent: Sent, batch: int) -> dict[str, Any]:
+    """Give what a load came to."""
+    events = len(sent.latencies) * batch
+    rate = {"events": events, "accepted_ev_s": round(events / sent.seconds), "put_off": sent.put_off}
+    return rate | quantiles("", sent.latencies)
+
+
+async def end_to_end(bench: Bench) -> dict[str, Any]:
+    """Send for so long, and wait for the last ledger line."""
+    options = bench.options
+    bodies = bench.bodies(bench.shape, MOST_PER_S, options.seconds)
+    before, lines = cpu_seconds(options.run_dir), await _lines(bench)
+    sent = await bench.sender.closed_loop(bodies, options.connections, options.seconds)
+    started_s = time.perf_counter() - sent.seconds
+    events = len(sent.latencies) * bench.shape.batch
+    await bench.until_posted(events)
+    total_s = time.perf_counter() - started_s
+    spent = per_event(before, cpu_seconds(options.run_dir), events)
+    sums = await bench.check()
+    return told(sent, bench.shape.batch) | {
+        "end_to_end_ev_s": round(events / total_s),
+        "seconds": round(total_s, 1),
+        "ledger_lines": sums["lines"] - lines,
+        "gross": str(sums["gross"]),
+        "cpu_us_per_event": spent,
+    }
+
+
+async def _lines(bench: Bench) -> int:
+    count: int = await bench.owner.fetchval(
+        "SELECT count(*) FROM ledger.ledger WHERE org_id = ANY($1)", bench.org_ids
+    )
+    return count
+
+
+async def accepted(bench: Bench, shape: Shape | None = None, connections: int = 0) -> dict[str, Any]:
+    """Send for a while with the writer off, then let it catch up."""
+    options, shape = bench.options, shape or bench.shape
+    seconds = min(options.seconds, 20)
+    bodies = bench.bodies(shape, 2 * MOST_PER_S if shape.batch > 1 else 8_000, seconds)
+    async with bench.writer_off():
+        before = cpu_seconds(options.run_dir)
+        sent = await bench.sender.closed_loop(bodies, connections or options.connections, seconds)
+        spent = per_event(before, cpu_seconds(options.run_dir), len(sent.latencies) * shape.batch)
+    events, started = len(sent.latencies) * shape.batch, time.perf_counter()
+    await bench.until_posted(events)
+    drained_s = time.perf_counter() - started
+    await bench.check()
+    return told(sent, shape.batch) | {"drained_ev_s": round(events / drained_s), "cpu_us_per_event": spent}
+
+
+async def single(bench: Bench) -> dict[str, Any]:
+    """Send single events: up to the 202 with the writer off, and with everything running."""
+    shape = replace(bench.shape, batch=1)
+    alone = await accepted(bench, shape, connections=64)
+    seconds = min(bench.options.seconds, 20)
+    sent = await bench.sender.closed_loop(bench.bodies(shape, 8_000, seconds), 64, seconds)
+    await bench.until_posted(len(sent.latencies))
+    await bench.check()
+    return alone | {
+        "requests_s": alone["accepted_ev_s"],
+        "requests_s_all_running": told(sent, 1)["accepted_ev_s"],
+    }
+
+
+async def latency(bench: Bench, rate: float, single_rate: float) -> dict[str, Any]:
+    """Send at half of what was reached, open loop: the 202 of batches and of single events, the way to the ledger."""
+    seconds = min(bench.options.seconds, 30)
+    bodies = bench.bodies(bench.shape, rate / 2, seconds)
+    probes = asyncio.create_task(probe(bench, seconds))
+    sent = await bench.sender.open_loop(bodies, rate / 2 / bench.shape.batch)
+    to_ledger = await probes
+    await bench.until_posted(len(bodies) * bench.shape.batch + len(to_ledger))
+    shape = replace(bench.shape, batch=1)
+    ones = bench.bodies(shape, single_rate / 2, seconds / 2)
+    alone = await bench.sender.open_loop(ones, single_rate / 2)
+    await bench.until_posted(len(ones))
+    await bench.check()
+    return (
+        {"rate_ev_s": round(rate / 2), "single_rate_s": round(single_rate / 2)}
+        | quantiles("", sent.latencies)
+        | quantiles("single_", alone.latencies)
+        | quantiles("to_ledger_", to_ledger)
+        | {"probes": len(to_ledger), "put_off": sent.put_off + alone.put_off}
+    )
+
+
+async def probe(bench: Bench, seconds: float) -> list[float]:
+    """Follow single events from their 202 to their ledger line, some at a time; give the seconds each took."""
+    found: list[float] = []
+    until = time.perf_counter() + seconds
+    last = bench.members[-PROBES:]
+
+    async def follow(member: Member) -> None:
+        wire, sent, org_ids = await bench.sender.connect(), Sent(), [UUID(member.org_id)]
+        owner = await asyncpg.connect(bench.stack["owner_dsn"])
+        while time.perf_counter() < until:
+            (body,) = make_bodies([member], replace(bench.shape, batch=1, spread="uniform"), 1)
+            request_id = json.loads(body)[0]["request_id"]
+            accepted_at = await bench.sender.send(wire, body, sent)
+            while not await owner.fetchval(LINE, org_ids[0], request_id):  # noqa: ASYNC110 - the database tells nobody
+                await asyncio.sleep(0.01)
+            found.append(time.perf_counter() - accepted_at)
+        await owner.close()
+
+    await asyncio.gather(*map(follow, last))
+    return found
+
+
+LINE = """
+    SELECT EXISTS (SELECT FROM metering_ingest.event_key AS k
+                     JOIN metering_ingest.metering_event AS e USING (org_id, event_id, event_time)
+                     JOIN ledger.charge_posting AS p ON p.charge_id = e.usage_id::text AND p.org_id = e.org_id
+                    WHERE k.org_id = $1 AND k.request_id = $2)
+"""
 
 
 async def run(options: argparse.Namespace) -> int:
-    """Run the bench; 0 if all sums agree."""
-    stack = json.loads((options.run_dir / "stack.json").read_text())
+    """Run what was asked for, one JSON line each; the figures of one go into the next."""
     async with world_at(options.run_dir) as world:
-        key, members = await make_members(world, options.orgs)
-        owner = await asyncpg.connect(stack["owner_dsn"])
-        orgs = [new_uuid(member.org_id) for member in members]
-        bodies = make_bodies(members, options.spread, options.batches, str(new_id())[-12:])
-        events = len(bodies) * BATCH
+        key, members = await make_members(world, options.orgs, options.skus)
+        owner = await asyncpg.connect(json.loads((options.run_dir / "stack.json").read_text())["owner_dsn"])
+        bench = Bench(options, world, owner, key, members)
         await asyncio.sleep(3)
-        before = cpu_seconds(options.run_dir)
-        started = time.perf_counter()
-        latencies, put_off = await send_all(world.api.base_url, key, bodies, options.connections)
-        accepted_s = time.perf_counter() - started
-        await wait_until_posted(owner, orgs, 0, events, options.timeout)
-        total_s = time.perf_counter() - started
-        spent = per_event(before, cpu_seconds(options.run_dir), events)
-        sums = dict(await owner.fetchrow(SUMS, orgs))
-        if not sums["metered"] == sums["priced"] == sums["in_ledger"] == events:
-            raise SystemExit(f"sums differ: {sums}, sent {events}")
-        await check_amounts(world, owner, members, key)
-        ceilings = {
-            "copy_rows_s": round(await copy_ceiling(stack["owner_dsn"])),
-            "confirmed_msg_s": round(await confirm_ceiling(stack["amqp_url"])),
-            "parsed_ev_s": round(parse_ceiling(bodies[:300], BATCH)),
-        }
+        ceilings = await _ceilings(bench)
+        rates = {"end_to_end": options.rate, "single": options.single_rate}
+        for what in options.what.split(","):
+            result = await _one(bench, what, rates)
+            stored = await owner.fetchval(
+                "SELECT reltuples::bigint FROM pg_class WHERE relname = 'event_key_h00'"
+            )
+            facts = vars(bench.shape) | {
+                "what": what,
+                "orgs": options.orgs,
+                "connections": options.connections,
+            }
+            record("ingest", facts | {"stored_events": max(0, stored) * 16} | result | ceilings)
         await owner.close()
-    quantiles = statistics.quantiles(latencies, n=100)
-    record(
-        "ingest",
-        {
-            "spread": options.spread,
-            "orgs": options.orgs,
-            "events": events,
-            "batch": BATCH,
-            "connections": options.connections,
-            "end_to_end_ev_s": round(events / total_s),
-            "accepted_ev_s": round(events / accepted_s),
-            "put_off": put_off,
-            "cpu_us_per_event": spent,
-            "p50_ms": round(quantiles[49] * 1000, 1),
-            "p99_ms": round(quantiles[98] * 1000, 1),
-            "ledger_lines": sums["lines"],
-            "gross": str(sums["gross"]),
-            **ceilings,
-            "ratio_to_copy": round(events / total_s / ceilings["copy_rows_s"], 3),
-        },
-    )
     return 0
+
+
+async def _one(bench: Bench, what: str, rates: dict[str, float]) -> dict[str, Any]:
+    if what == "latency":
+        return await latency(bench, rates["end_to_end"], rates["single"])
+    result = await {"end_to_end": end_to_end, "accepted": accepted, "single": single}[what](bench)
+    if what in rates:
+        rates[what] = result["end_to_end_ev_s" if what == "end_to_end" else "requests_s"]
+    return result
+
+
+async def _ceilings(bench: Bench) -> dict[str, Any]:
+    return {
+        "copy_rows_s": round(await copy_ceiling(bench.stack["owner_dsn"])),
+        "confirmed_msg_s": round(await confirm_ceiling(bench.stack["amqp_url"])),
+        "parsed_ev_s": round(parse_ceiling(make_bodies(bench.members, Shape(), 300), 100)),
+    }
 
 
 def main() -> int:
@@ -278,12 +312,22 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--run-dir", type=Path, default=Path(".run"))
+    parser.add_argument("--what", default="end_to_end")
     parser.add_argument("--orgs", type=int, default=1000)
-    parser.add_argument("--batches", type=int, default=3000, help="batches of 100 events")
+    parser.add_argument("--skus", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--batch", type=int, default=100)
+    parser.add_argument("--minutes", type=int, default=4)
+    parser.add_argument("--mixed", action="store_true")
     parser.add_argument("--connections", type=int, default=16)
-    parser.add_argument("--timeout", type=float, default=180.0, help="seconds to wait for the last line")
-    parser.add_argument("--spread", choices=["zipf", "uniform", "hot"], default="zipf")
-    return asyncio.run(run(parser.parse_args()))
+    parser.add_argument("--spread", choices=("zipf", "uniform", "hot"), default="zipf")
+    parser.add_argument("--growth", help="which size this run belongs to the table of")
+    parser.add_argument("--of", type=int, default=0, help="that size")
+    parser.add_argument("--rate", type=float, default=10_000, help="for latency alone: events/s to halve")
+    parser.add_argument(
+        "--single-rate", type=float, default=2_500, help="for latency alone: requests/s to halve"
+    )
+    return uvloop.run(run(parser.parse_args()))
 
 
 if __name__ == "__main__":
