@@ -27,11 +27,18 @@ CommaList = Annotated[
 ]
 """A list written with commas."""
 
-SecretLines = Annotated[
-    tuple[Annotated[str, Field(min_length=16)], ...],
-    Field(min_length=1),
-    BeforeValidator(lambda v: tuple(v.split()) if isinstance(v, str) else v),
-]
+SHORTEST_SECRET = 16
+
+
+def _secret_lines(value: object) -> object:
+    """Read secrets, one a line; ValueError where there is none, or one is too short."""
+    lines = tuple(value.split()) if isinstance(value, str) else value
+    if isinstance(lines, tuple) and (not lines or any(len(line) < SHORTEST_SECRET for line in lines)):
+        raise ValueError(f"needs secrets of at least {SHORTEST_SECRET} characters, one a line")
+    return lines
+
+
+SecretLines = Annotated[tuple[str, ...], BeforeValidator(_secret_lines)]
 """A secret and those before it, one a line: the first is used, the others are still taken."""
 
 
