@@ -18,6 +18,7 @@ from typing import Any, Self
 from urllib.parse import quote
 
 import aiohttp
+from yarl import URL
 
 Json = dict[str, Any]
 
@@ -89,9 +90,8 @@ class Api:
         if body is not None:
             data, sent["Content-Type"] = json.dumps(body, default=str).encode(), "application/json"
         params = {key: str(value) for key, value in (query or {}).items() if value is not None}
-        async with self.http.request(
-            method, self.base_url + path, data=data, headers=sent, params=params
-        ) as answer:
+        url = URL(self.base_url + path, encoded=True).extend_query(params)
+        async with self.http.request(method, url, data=data, headers=sent) as answer:
             text = await answer.text()
             parsed = json.loads(text, parse_float=Decimal) if text else None
         if self.on_exchange is not None:
