@@ -16,6 +16,7 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
+from eb_kit.problems import SAFE_HEADERS
 from eb_kit.routing import Route
 from eb_tools.gateway import Backend, Options, RouteTable, read_routes, render
 from eb_tools.haproxy import Gateway
@@ -292,6 +293,30 @@ async def test_what_is_no_http_or_too_long_answers_400(front: Front, sent: bytes
     answered = await front.raw(sent)
 
     assert answered.startswith(b"HTTP/1.1 400 ")
+
+
+async def test_trace_and_connect_are_refused(front: Front) -> None:
+    for method in ("TRACE", "CONNECT"):
+        answered = await front.raw(
+            f"{method} /catalog HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode()
+        )
+
+        assert b" 405 " in answered.split(b"\r\n")[0] or answered.startswith(b"HTTP/1.1 400 "), answered
+
+
+async def test_what_the_gateway_itself_says_is_as_safe_as_what_services_say(front: Front) -> None:
+    _, _, response = await front.call("GET", "/nothing")
+
+    assert {name: response.headers[name] for name in SAFE_HEADERS} == SAFE_HEADERS
+    assert "Strict-Transport-Security" not in response.headers
+
+
+async def test_behind_https_every_answer_insists_on_it(tmp_path: Path) -> None:
+    async with gateway(tmp_path, Options(is_https=True)) as front:
+        for path in ("/catalog/skus", "/nothing"):
+            _, _, response = await front.call("GET", path)
+
+            assert response.headers["Strict-Transport-Security"] == "max-age=31536000; includeSubDomains"
 
 
 async def test_an_upgrade_is_not_offered_to_services(front: Front) -> None:

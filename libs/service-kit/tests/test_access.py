@@ -14,6 +14,8 @@ import asyncpg
 import jwt
 import pytest
 from aiohttp import web
+from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
 
 from eb_contracts.auth import AccessRevoked, ApiKeyChanged, MemberChanged, OrgChanged, SigningKeyChanged
 from eb_contracts.ids import new_id
@@ -363,6 +365,33 @@ async def test_every_request_in_an_assist_session_leaves_an_entry_with_both_name
     await owner.close()
     wanted = (org, f"user:{helper.user}", f"org:{org}/assist:{helper.assist}", "GET /pricing/charges")
     assert [tuple(entry) for entry in entries] == [wanted] * 3
+
+
+async def test_who_was_refused_stands_in_the_log_by_ids_and_is_counted(door: Client) -> None:
+    mine, other, user = await door.org(), await door.org(), new_id()
+    token = door.token(user_id=user, org_id=mine, roles=["User"])
+
+    def count(code: str) -> float:
+        return REGISTRY.get_sample_value("eb_http_refused_total", {"code": code}) or 0
+
+    before = [count(code) for code in ("token_invalid", "forbidden", "out_of_reach")]
+    with capture_logs() as lines:
+        await ask(door, WHO, "a-token-of-nobody")
+        await ask(door, f"/ledger/entries/{mine}", token)
+        await ask(door, f"/ledger/entries/{other}", token)
+        await ask(door, "/ledger/entries/no-id", token)
+
+    refused = [line for line in lines if line["event"] == "request refused"]
+    assert [(line["code"], line["status"], line["actor"]) for line in refused] == [
+        ("token_invalid", 401, None),
+        ("forbidden", 403, f"user:{user}"),
+        ("out_of_reach", 404, f"user:{user}"),
+    ]
+    assert all(line["route"].startswith("GET /ledger/entries") and line["request_id"] for line in refused)
+    assert "a-token-of-nobody" not in str(lines)
+    assert token not in str(lines)
+    after = [count(code) for code in ("token_invalid", "forbidden", "out_of_reach")]
+    assert after == [number + 1 for number in before]
 
 
 def test_an_assist_session_may_nothing_that_a_user_may_not() -> None:

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
 import pytest
 
 from eb_kit.telemetry import current_request_id, current_trace, parse_traceparent, span
@@ -24,3 +28,32 @@ def test_a_traceparent_is_carried_into_the_span_below_it() -> None:
 )
 def test_a_malformed_traceparent_is_as_none(bad: str | None) -> None:
     assert parse_traceparent(bad) is None
+
+
+FAILING = """
+import asyncpg, structlog
+from eb_kit.telemetry import start_logging
+
+start_logging("test", "info")
+error = asyncpg.UniqueViolationError("duplicate key value violates unique constraint")
+error.detail = "Key (email)=(ada@example.org) already exists."
+try:
+    try:
+        raise error
+    except asyncpg.PostgresError as cause:
+        raise RuntimeError("wrapped") from cause
+except RuntimeError:
+    structlog.get_logger().exception("failed", said="a\\nforged line")
+"""
+
+
+def test_a_line_is_one_json_object_and_quotes_no_row_of_the_database() -> None:
+    done = subprocess.run([sys.executable, "-c", FAILING], capture_output=True, text=True, check=True)
+
+    (line,) = done.stdout.splitlines()
+    entry = json.loads(line)
+    assert {"event", "level", "timestamp", "service", "logger", "exception"} <= entry.keys()
+    assert entry["timestamp"].endswith("Z")
+    assert entry["said"] == "a\nforged line"
+    assert "duplicate key value" in entry["exception"]
+    assert "ada@example.org" not in line

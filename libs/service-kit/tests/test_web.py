@@ -202,6 +202,26 @@ async def test_a_create_answers_201_with_exact_shapes(door: Door) -> None:
     assert response.headers["Cache-Control"] == "no-store"
 
 
+@pytest.mark.parametrize(
+    "path", [f"/things/{ORG}", "/things/nothing", "/fails/bug", "/docs", "/openapi.json"]
+)
+async def test_every_answer_keeps_browsers_from_running_framing_and_telling_it(door: Door, path: str) -> None:
+    async with door.http.get(f"http://127.0.0.1:{door.port}{path}") as answer:
+        headers = answer.headers
+
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert headers["Content-Security-Policy"].startswith("default-src 'none'")
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    assert "Access-Control-Allow-Origin" not in headers
+
+
+@pytest.mark.parametrize("method", ["TRACE", "OPTIONS", "HEAD", "PROPFIND"])
+async def test_no_door_takes_a_method_that_tells_about_it(door: Door, method: str) -> None:
+    async with door.http.request(method, f"http://127.0.0.1:{door.port}/things") as answer:
+        assert answer.status == 405
+
+
 U = str(ORG)
 
 

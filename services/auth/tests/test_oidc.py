@@ -195,3 +195,30 @@ async def test_a_provider_vouches_for_its_own_domains_only(fresh_db: ClonedDatab
             assert (await browser.sign_in()).status == 403
             provider.claims = {"sub": "s-2", "email": "ada@acme.example", "email_verified": True}
             assert (await browser.sign_in()).status == 200
+
+
+async def test_by_https_the_cookie_is_bound_to_this_host_and_to_https(
+    fresh_db: ClonedDatabase, tmp_path: Path
+) -> None:
+    async with a_provider() as provider:
+        settings = {"issuer": provider.url, "client_id": CLIENT, "client_secret": SECRET}
+        environ = {
+            "EB_OIDC_PROVIDERS": json.dumps({"acme": settings}),
+            "EB_PUBLIC_URL": "https://api.example.org",
+        }
+        async with serving(fresh_db, tmp_path, environ) as auth:
+            start = auth.client.url("/auth/oidc/acme/start")
+            async with auth.client.http.get(start, allow_redirects=False) as answer:
+                cookie = SimpleCookie(answer.headers["Set-Cookie"])["__Host-eb_oidc"]
+                query = provider.authorize(answer.headers["Location"])
+            assert (cookie["path"], cookie["domain"]) == ("/", "")
+            assert cookie["secure"]
+            assert cookie["httponly"]
+
+            path = f"/auth/oidc/acme/callback?{urlencode(query)}"
+            sent = {"Cookie": f"__Host-eb_oidc={cookie.value}"}
+            back = await auth.call("GET", path, None, **sent)
+            assert back.status == 200, back.body
+            gone = SimpleCookie(back.headers["Set-Cookie"])["__Host-eb_oidc"]
+            assert (gone["max-age"], gone["path"]) == ("0", "/")
+            assert gone["secure"], "a browser keeps a cookie of this name that a plain answer tries to end"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from uuid import UUID
 
 import jwt
+import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from jwt import PyJWK
+from structlog.testing import capture_logs
 
 from .conftest import AuthService, Person
 
@@ -313,3 +316,29 @@ async def test_clients_of_oauth_find_the_errors_they_know(auth: AuthService) -> 
     assert missing.headers["WWW-Authenticate"] == 'Bearer realm="event-builder"'
     wrong = await auth.call("GET", "/auth/me", None, Authorization="Bearer x")
     assert wrong.headers["WWW-Authenticate"] == 'Bearer realm="event-builder", error="invalid_token"'
+
+
+async def test_signing_in_and_out_stands_in_the_log_by_ids(auth: AuthService) -> None:
+    quiet = structlog.get_config()["wrapper_class"]
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
+    try:
+        with capture_logs() as lines:
+            person = await auth.sign_in("logged@example.org")
+            await auth.call("POST", "/auth/sessions", {"email": "logged@example.org", "code": "0"})
+            await person.refresh()
+            session = person.tokens["session_id"]
+            await person.call("DELETE", f"/auth/sessions/{session}")
+    finally:
+        structlog.configure(wrapper_class=quiet)
+
+    told = [(line["event"], line.get("method") or line.get("code") or line.get("reason")) for line in lines]
+    assert told == [
+        ("signed in", "code"),
+        ("request refused", "code_invalid"),
+        ("signed in", "refresh"),
+        ("session ended", "signed_out"),
+    ]
+    assert {line["session_id"] for line in lines if "session_id" in line} == {session}
+    assert all(person.user_id in line["actor"] for line in lines if line["event"] != "request refused")
+    secrets = ("logged@example.org", person.tokens["access_token"], person.tokens["refresh_token"])
+    assert not any(secret in str(lines) for secret in secrets)

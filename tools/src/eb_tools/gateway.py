@@ -35,6 +35,7 @@ REFUSALS: tuple[type[Refusal], ...] = (
     problems.GatewayTimeout,
 )
 SPAN_ID = "%[uuid,field(5,-)]%[uuid,field(2,-)]"
+YEAR_S = 365 * 24 * 3600
 READ_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
@@ -107,6 +108,7 @@ class Options:
     answer_within_s: float = 40
     tries_to_connect: int = 6
     rate_scale: float = 1.0
+    is_https: bool = False
 
 
 def read_routes(file: Path = ROUTES) -> RouteTable:
@@ -201,8 +203,12 @@ def _error(refusal: type[Refusal]) -> str:
     headers = dict(problems.SAFE_HEADERS)
     if status in problems.RETRY_AFTER_S:
         headers["Retry-After"] = str(problems.RETRY_AFTER_S[status])
-    written = " ".join(f"hdr {name} {value}" for name, value in headers.items())
+    written = " ".join(f"hdr {name} {_quoted(value)}" for name, value in headers.items())
     return f"http-error status {status} content-type {problems.MEDIA_TYPE} lf-string '{body}' {written}"
+
+
+def _quoted(value: str) -> str:
+    return f'"{value}"' if " " in value else value
 
 
 def _frontend(table: RouteTable, options: Options) -> list[str]:
@@ -219,6 +225,7 @@ def _frontend(table: RouteTable, options: Options) -> list[str]:
         "http-after-response set-header X-Request-Id %[var(txn.request_id)] if { var(txn.request_id) -m found }",
         "http-after-response del-header Server",
         "http-after-response set-header Connection close if { status 408 413 }",
+        *(_insist_on_tls() if options.is_https else ()),
         "default_backend nowhere\n\nbackend nowhere\n  http-request deny deny_status 404",
     ]
 
@@ -242,6 +249,12 @@ def _clean() -> Iterator[str]:
         yield f"http-request del-header {name}"
     yield "http-request disable-l7-retry unless METH_GET"
     yield "http-request deny deny_status 405 if METH_CONNECT || METH_TRACE"
+
+
+def _insist_on_tls() -> Iterator[str]:
+    """Tell browsers to come by https only, for a year (RFC 6797); for gateways that clients reach by https."""
+    policy = f"max-age={YEAR_S}; includeSubDomains"
+    yield f'http-after-response set-header Strict-Transport-Security "{policy}"'
 
 
 def _limit_bodies(table: RouteTable) -> Iterator[str]:
@@ -315,6 +328,7 @@ def main() -> int:
     rendering.add_argument("--bind", default="127.0.0.1:8080")
     rendering.add_argument("--metrics-bind")
     rendering.add_argument("--rate-limits", action="store_true")
+    rendering.add_argument("--https", action="store_true", help="clients reach it by https")
     rendering.add_argument("--service", action="append", default=[], metavar="NAME=HOST:PORT,ADMIN_PORT")
     given = parser.parse_args()
     backends = {}
@@ -322,7 +336,7 @@ def main() -> int:
         name, _, address = text.partition("=")
         door, _, admin_port = address.partition(",")
         backends[name] = Backend(door, int(admin_port))
-    options = Options(given.bind, given.rate_limits, given.metrics_bind)
+    options = Options(given.bind, given.rate_limits, given.metrics_bind, is_https=given.https)
     sys.stdout.write(render(read_routes(), backends, options))
     return 0
 

@@ -225,10 +225,10 @@ def prepare_job() -> Manifest:
     }
 
 
-def gateway_config() -> str:
+def gateway_config(*, is_https: bool = False) -> str:
     """Write haproxy.cfg for services in containers, each under its own name."""
     backends = {name: gateway.Backend(f"{name}:{HTTP_PORT}", ADMIN_PORT) for name in NAMES}
-    options = gateway.Options(bind=f":{GATEWAY_PORT}", has_rate_limits=True)
+    options = gateway.Options(bind=f":{GATEWAY_PORT}", has_rate_limits=True, is_https=is_https)
     return gateway.render(gateway.read_routes(), backends, options)
 
 
@@ -260,7 +260,7 @@ def front() -> list[Manifest]:
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": "gateway", "labels": labels("gateway")},
-        "data": {"haproxy.cfg": gateway_config()},
+        "data": {"haproxy.cfg": gateway_config(is_https=True)},
     }
     return [config, deployed, service("gateway", {"http": 80}), disruption_budget("gateway")]
 

@@ -64,6 +64,10 @@ class ContextMismatch(Refusal):
     title = "The request is about another organisation than the token's context."
 
 
+class OutOfReach(NotFound):
+    """The answer of what is missing, word for word; only the log tells that the caller has no right there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Assist:
     """The assist session that a token was made for. It ends at `until` (Unix seconds of business time).
@@ -348,7 +352,7 @@ async def _refuse_outside(who: Caller, org_id: UUID, directory: Directory) -> No
     """Refuse what lies outside of the token's context; unknown organisations are looked up just the same."""
     if who.kind == "user" and who.user_id is not None and await directory.roles_of(who.user_id, org_id):
         raise ContextMismatch
-    raise NotFound
+    raise OutOfReach
 
 
 async def names_anywhere_in(request: web.Request, org_id: UUID, connection: Any = None) -> frozenset[str]:

@@ -20,7 +20,13 @@ from eb_contracts.money import plain_text
 from .telemetry import current_trace
 
 MEDIA_TYPE = "application/problem+json"
-SAFE_HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+SAFE_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; base-uri 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+}
+"""On every answer, unless it says otherwise itself: nothing is stored, run, framed or told to other sites."""
 RETRY_AFTER_S = {429: 60, 503: 2}
 STATUS = {
     Kind.MALFORMED: 400,

@@ -120,6 +120,19 @@ def _add_trace(_: object, __: str, event: structlog.types.EventDict) -> structlo
     return event
 
 
+def _without_values(_: object, __: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+    """Take the details out of the database's errors: they quote the rows, and with them addresses and names."""
+    error = event.get("exc_info")
+    found = sys.exc_info()[1] if error is True else error[1] if isinstance(error, tuple) else error
+    seen: set[int] = set()
+    while isinstance(found, BaseException) and id(found) not in seen:
+        seen.add(id(found))
+        if getattr(found, "detail", None) and hasattr(found, "sqlstate"):
+            found.detail = "left out"  # type: ignore[attr-defined]
+        found = found.__cause__ or found.__context__
+    return event
+
+
 def start_logging(service: str, level: str) -> None:
     """Log JSON lines to stdout, library loggers included."""
     shared: list[structlog.types.Processor] = [
@@ -129,6 +142,7 @@ def start_logging(service: str, level: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _add_trace,
         lambda _, __, event: {**event, "service": service},
+        _without_values,
         structlog.processors.format_exc_info,
     ]
     structlog.configure(

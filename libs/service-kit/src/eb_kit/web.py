@@ -25,7 +25,7 @@ from pydantic import BaseModel, ValidationError
 from eb_contracts.errors import Fault, NotFound, Refusal
 from eb_contracts.ids import new_id
 
-from . import browse, idempotency, strictjson
+from . import browse, idempotency, refused, strictjson
 from .access import Authenticator, authenticate, require_recent_sign_in
 from .db import WEATHER
 from .inputs import Input, Page, View, faults_of, validate
@@ -252,6 +252,7 @@ class _Edge:
                     idempotency.key_of(request)
                 return await route.handler(request)
         except Refusal as refusal:
+            refused.note(refusal, request)
             return problem(refusal, request)
         except idempotency.Replayed as replayed:
             return replayed.response

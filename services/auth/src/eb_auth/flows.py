@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
+import structlog
 from cryptography.exceptions import InvalidTag
 
 from eb_contracts.audit import AuditEntry
@@ -31,6 +32,8 @@ from .domain.sessions import REFRESH_PREFIX, Session, Verdict, judge, token_dige
 from .settings import Settings
 from .store import assist, credentials, facts, hierarchy, members, oidc, orgs, sessions, sign_in
 from .store import audit as audit_store
+
+log = structlog.get_logger(__name__)
 
 MAIL_PURPOSE = "mail"
 CODE_PURPOSE = "login code"
@@ -247,6 +250,7 @@ async def add_signing_key(tx: Tx, active_from: datetime) -> None:
 async def end_session(tx: Tx, session: Session, reason: str) -> None:
     """End a locked session and everything it issued; a session that has ended stays as it is."""
     if session.revoked_at is None:
+        log.info("session ended", session_id=str(session.session_id), actor=tx.actor, reason=reason)
         await sessions.update_session_revoked(tx, session.session_id, reason)
         await assist.update_session_ended(tx, session.session_id)
         await void_tokens(tx, f"session:{session.session_id}")

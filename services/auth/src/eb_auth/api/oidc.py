@@ -21,9 +21,9 @@ from ..outside.oidc import Provider
 from ..store import oidc as store
 from .routes import routes
 from .shapes import SessionTokens
-from .sign_in import address_of, device_of
+from .sign_in import address_of, device_of, note_sign_in
 
-COOKIE = "eb_oidc"
+COOKIE_PATH = "/auth/oidc"
 MINUTES_10 = 600
 
 
@@ -59,6 +59,12 @@ def _redirect_uri(request: web.Request) -> str:
     return f"{base}/auth/oidc/{path_text(request, 'provider')}/callback"
 
 
+def _cookie(request: web.Request) -> tuple[str, str]:
+    """Give the cookie's name and path: by https one that no other host and no plain answer can set (`__Host-`)."""
+    is_https = request.app[CONTEXT].settings.public_url.startswith("https:")
+    return ("__Host-eb_oidc", "/") if is_https else ("eb_oidc", COOKIE_PATH)
+
+
 @routes.get(
     "/auth/oidc/{provider}/start",
     status=302,
@@ -82,9 +88,10 @@ async def start(request: web.Request) -> web.Response:
     response = web.Response(
         status=302, headers={**SAFE_HEADERS, "Location": url, "Cache-Control": "no-store"}
     )
-    is_https = context.settings.public_url.startswith("https:")
+    name, path = _cookie(request)
+    is_https = name.startswith("__Host-")
     response.set_cookie(
-        COOKIE, browser, max_age=MINUTES_10, httponly=True, secure=is_https, samesite="Lax", path="/auth/oidc"
+        name, browser, max_age=MINUTES_10, httponly=True, secure=is_https, samesite="Lax", path=path
     )
     return response
 
@@ -109,9 +116,11 @@ async def come_back(request: web.Request) -> web.Response:
     identity = oidc.identity_of(claims, provider.settings.trusted_domains)
     async with request.app[CONTEXT].begin("system:auth") as tx:
         issued = await flows.open_session_of(tx, identity, device_of(request))
+    note_sign_in(issued, f"oidc:{path_text(request, 'provider')}")
     response = ok(SessionTokens.of(issued))
     response.headers["Cache-Control"] = "no-store"
-    response.del_cookie(COOKIE, path="/auth/oidc")
+    name, path = _cookie(request)
+    response.del_cookie(name, path=path, secure=path == "/", httponly=True, samesite="Lax")
     return response
 
 
@@ -124,7 +133,7 @@ async def _take(request: web.Request, state: str) -> oidc.Attempt:
         nonce, verifier = json.loads(flows.unseal(tx, flows.OIDC_PURPOSE, sealed))
         attempt = oidc.Attempt(name, nonce, verifier, browser, expires_at)
         is_ours = name == path_text(request, "provider") and expires_at > tx.now
-    if not is_ours or not oidc.is_same_browser(attempt, request.cookies.get(COOKIE, "")):
+    if not is_ours or not oidc.is_same_browser(attempt, request.cookies.get(_cookie(request)[0], "")):
         raise OidcRefused
     return attempt
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import structlog
 from aiohttp import web
 
 from eb_contracts.errors import NotFound
 from eb_kit.access import caller
 from eb_kit.paging import page_of, read_cursor
 from eb_kit.service import CONTEXT
+from eb_kit.telemetry import current_request_id
 from eb_kit.tx import begin
 from eb_kit.web import Page, accepted, created, no_content, ok, path_uuid, read_body, read_query
 
@@ -28,6 +30,8 @@ from .shapes import (
     SessionView,
 )
 
+log = structlog.get_logger(__name__)
+
 LONGEST_USER_AGENT = 200
 MOST_MEMBERSHIPS = 200
 
@@ -47,6 +51,17 @@ def device_of(request: web.Request) -> flows.Device:
     """Give where the session will live."""
     agent = request.headers.get("User-Agent", "").replace("\0", "")
     return flows.Device(agent[:LONGEST_USER_AGENT], address_of(request))
+
+
+def note_sign_in(issued: flows.Issued, method: str) -> None:
+    """Log that somebody proved who they are (`code`, `oidc:<provider>`, `refresh`), by ids."""
+    log.info(
+        "signed in",
+        method=method,
+        actor=f"user:{issued.user_id}",
+        session_id=str(issued.session_id),
+        request_id=current_request_id(),
+    )
 
 
 @routes.post(
@@ -80,6 +95,7 @@ async def open_session(request: web.Request) -> web.Response:
         issued = await flows.open_session(tx, body.email, body.code, device_of(request))
     if issued is None:
         raise CodeInvalid
+    note_sign_in(issued, "code")
     return created(SessionTokens.of(issued))
 
 
@@ -100,6 +116,7 @@ async def refresh(request: web.Request) -> web.Response:
         issued = await flows.refresh(tx, body.refresh_token, body.org_id)
     if issued is None:
         raise RefreshTokenInvalid(error="invalid_grant")
+    note_sign_in(issued, "refresh")
     return ok(SessionTokens.of(issued))
 
 
