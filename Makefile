@@ -4,7 +4,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run up down clean demo test properties lint format types check migrate docs bench bench-estimate bench-growth bench-ingest chaos chaos-smoke \
+.PHONY: help run up down clean demo test properties lint sbom format types check migrate docs bench bench-estimate bench-growth bench-ingest chaos chaos-smoke \
 	venv venv-dev
 
 help: ## List the commands
@@ -31,8 +31,11 @@ migrate: venv ## Bring the database of DATABASE_URL (its owner's) to the newest 
 test: venv-dev ## All tests on a stack of their own, beside a running one
 	@$(BIN)/python -m eb_tools.suite $(ARGS)
 
-lint: venv-dev ## Style, types, import rules, SQL, manifests, drift of generated files
+lint: venv-dev ## Style, types, import rules, SQL, manifests, drift of generated files, advisories
 	@$(BIN)/python -m eb_tools.lint
+
+sbom: venv-dev ## Write sbom.json: every pinned package, as CycloneDX
+	@$(BIN)/python -m eb_tools.sbom
 
 format: venv-dev ## Format the code
 	@$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format .

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from eb_tools.paths import repository
@@ -25,10 +26,11 @@ GENERATORS = ("eb_tools.contracts_docs", "eb_tools.openapi", "eb_tools.rbac", "e
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a check said; no text and status 0 is best."""
+    """What a check said; no text and status 0 is best. `unable` says why it could not be done."""
 
     status: int
     text: str
+    unable: str = ""
 
 
 def command(*argv: str, **env: str) -> Outcome:
@@ -120,6 +122,14 @@ def documents() -> Outcome:
     return Outcome(int(bool(failed)), "\n".join(outcome.text for outcome in failed))
 
 
+def advisories() -> Outcome:
+    """The pinned packages against published advisories; without a network it says so and fails nothing."""
+    from eb_tools.advisories import look
+
+    wrong, unable = look(datetime.now(UTC).date())
+    return Outcome(int(bool(wrong)), "\n".join(wrong), unable)
+
+
 def _only_failures(outcome: Outcome) -> Outcome:
     """Drop what a passing program says."""
     return outcome if outcome.status else Outcome(0, "")
@@ -135,6 +145,7 @@ CHECKS: dict[str, Callable[[], Outcome]] = {
     "compose": compose,
     "kubernetes": kubernetes,
     "documents": documents,
+    "advisories": advisories,
 }
 
 
@@ -149,8 +160,10 @@ def check(name: str) -> int:
     """Run one check and say how it went; give its status."""
     began = time.monotonic()
     outcome = CHECKS[name]()
-    verdict = "failed" if outcome.status else "ok"
-    details = f"\n{outcome.text}" if outcome.text and outcome.status else ""
+    verdict = "failed" if outcome.status else "unable" if outcome.unable else "ok"
+    details = (
+        f"\n{outcome.text if outcome.status else outcome.unable}" if outcome.status or outcome.unable else ""
+    )
     print(f"{name:12} {verdict:6} {time.monotonic() - began:5.1f} s{details}", flush=True)
     return int(outcome.status)
 

@@ -1,0 +1,86 @@
+"""The software bill of materials: every pinned package as CycloneDX JSON. `make sbom` writes sbom.json.
+
+What belongs to a run of the platform is `required`; what only tests and checks need is `excluded` from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from importlib.metadata import PackageNotFoundError, requires
+from pathlib import Path
+
+from cyclonedx.model.bom import Bom
+from cyclonedx.model.component import Component, ComponentScope, ComponentType
+from cyclonedx.output.json import JsonV1Dot6
+from packageurl import PackageURL
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from eb_tools.paths import repository
+
+ROOT = repository()
+PIN = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)$", re.MULTILINE)
+NAME = re.compile(r"^([A-Za-z0-9._-]+)", re.MULTILINE)
+
+
+def pins() -> dict[str, str]:
+    """Give the version of each pinned package by its canonical name."""
+    found = PIN.findall((ROOT / "constraints.txt").read_text())
+    return {canonicalize_name(name): version for name, version in found}
+
+
+def needed_to_run() -> set[str]:
+    """Name what requirements-run.txt brings in, directly or not, as installed here."""
+    waiting: list[str] = [
+        canonicalize_name(name) for name in NAME.findall((ROOT / "requirements-run.txt").read_text())
+    ]
+    found: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += _requirements_of(name)
+    return found
+
+
+def _requirements_of(name: str) -> list[str]:
+    try:
+        written = [Requirement(line) for line in requires(name) or ()]
+    except PackageNotFoundError:
+        return []
+    return [
+        canonicalize_name(requirement.name)
+        for requirement in written
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+    ]
+
+
+def bill() -> Bom:
+    """Make the bill."""
+    run = needed_to_run()
+    components = [
+        Component(
+            name=name,
+            version=version,
+            type=ComponentType.LIBRARY,
+            purl=PackageURL("pypi", name=name, version=version),
+            scope=ComponentScope.REQUIRED if name in run else ComponentScope.EXCLUDED,
+        )
+        for name, version in sorted(pins().items())
+    ]
+    return Bom(components=components)
+
+
+def main() -> None:
+    """Write it to a file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, default=ROOT / "sbom.json")
+    given = parser.parse_args()
+    text = JsonV1Dot6(bill()).output_as_string(indent=2)
+    given.output.write_text(text + "\n")
+    print(f"{given.output}: {len(pins())} packages")
+
+
+if __name__ == "__main__":
+    main()
