@@ -128,8 +128,8 @@ async def replace_partition(db: Any, parent: str, name: str, bound: str) -> None
     await db.execute("SET maintenance_work_mem = '1GB'; SET max_parallel_maintenance_workers = 2")
     async with db.transaction():
         if await db.fetchval("SELECT to_regclass($1)", name):
-            kept = await db.fetchval(f"SELECT count(*) FROM {name}")
-            await db.execute(f"INSERT INTO {name}_filled SELECT * FROM {name}" if kept else "SELECT 1")
+            others = f"SELECT * FROM {name} WHERE request_id NOT LIKE 'fill-%'"
+            await db.execute(f"INSERT INTO {name}_filled {others}")
             await db.execute(f"ALTER TABLE {parent} DETACH PARTITION {name}; DROP TABLE {name}")
         await db.execute(f"ALTER TABLE {name}_filled RENAME TO {name.rpartition('.')[2]}")
         await db.execute(f"ALTER TABLE {parent} ATTACH PARTITION {name} {bound}")
@@ -214,13 +214,15 @@ def downstream(some: Sequence[Span]) -> dict[str, dict[str, str]]:
 
 async def fill_downstream(db: Any, some: Sequence[Span], events: int, progress: Progress) -> None:
     """Make usage, charges and lines, with their indexes in place."""
+    for span in some:
+        await db.execute("SELECT platform.ensure_month('ledger.ledger', $1)", span.start.date())
     for table, changes in downstream(some).items():
         names = await columns_of(db, table)
         kept = {name: change for name, change in changes.items() if name in names}
         for first in range(0, events, CHUNK):
             last = min(first + CHUNK, events) - 1
             numbers = f"generate_series({first}::bigint, {last}::bigint, {PER_USAGE})"
-            await db.execute(await copies(db, table, table, kept, numbers))
+            await db.execute(await copies(db, table, table, kept, numbers) + " ON CONFLICT DO NOTHING")
             progress.add((last - first + 1) // PER_USAGE, table)
 
 
@@ -297,7 +299,9 @@ def main() -> int:
     parser.add_argument("--events", type=int, default=50_000_000)
     parser.add_argument("--workers", type=int, default=2)
     asked = parser.parse_args()
-    result = asyncio.run(fill(asked.run_dir, asked.events // ORGS // 100 * ORGS * 100, asked.workers))
+    result = asyncio.run(
+        fill(asked.run_dir.resolve(), asked.events // ORGS // 100 * ORGS * 100, asked.workers)
+    )
     record("fill", result)
     return 0
 

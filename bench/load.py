@@ -165,11 +165,15 @@ class Wire(asyncio.Protocol):
         self._transport: Any = None
         self._answered: asyncio.Future[int] | None = None
         self._buffer = b""
+        self.is_lost = True
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
+        self._buffer = b""
+        self.is_lost = False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.is_lost = True
         if self._answered is not None and not self._answered.done():
             self._answered.set_exception(ConnectionError("the gateway closed the connection"))
 
@@ -187,6 +191,8 @@ class Wire(asyncio.Protocol):
 
     async def post(self, head: bytes, body: bytes) -> int:
         """Post a body; give the status."""
+        if self.is_lost:
+            raise ConnectionError("the connection was cut")
         self._answered = asyncio.get_running_loop().create_future()
         self._transport.write(b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body))
         return await self._answered
@@ -213,22 +219,35 @@ class Sender:
             "Content-Type: application/json\r\n"
         ).encode()
 
-    async def connect(self) -> Wire:
-        """Open a connection."""
-        _, wire = await asyncio.get_running_loop().create_connection(Wire, self._host, self._port)
+    async def connect(self, again: Wire | None = None) -> Wire:
+        """Open a connection, for a new wire or for one that was cut."""
+        wire = again or Wire()
+        await asyncio.get_running_loop().create_connection(lambda: wire, self._host, self._port)
         return wire
 
     async def send(self, wire: Wire, body: bytes, sent: Sent) -> float:
         """Send a body until its 202; give the instant of that."""
         started = time.perf_counter()
-        while (status := await wire.post(self._head, body)) == 503:
-            sent.put_off += 1
-            await asyncio.sleep(1)
-        if status != 202:
-            raise SystemExit(f"a batch was answered {status}")
+        await self._until_accepted(wire, body, sent)
         now = time.perf_counter()
         sent.latencies.append(now - started)
         return now
+
+    async def _until_accepted(self, wire: Wire, body: bytes, sent: Sent) -> None:
+        """Send again what was answered 503 or not at all: the ids in the body count once."""
+        while True:
+            try:
+                status = await wire.post(self._head, body)
+            except ConnectionError:
+                status = 0
+            if status == 202:
+                return
+            if status not in (0, 503):
+                raise SystemExit(f"a batch was answered {status}")
+            sent.put_off += 1
+            await asyncio.sleep(1)
+            if wire.is_lost:
+                await self.connect(wire)
 
     async def closed_loop(self, bodies: list[bytes], connections: int, seconds: float) -> Sent:
         """Send over so many connections, each its next body after the last one's 202, for so long."""
@@ -254,9 +273,7 @@ class Sender:
 
         async def go(body: bytes, planned: float) -> None:
             wire = free.pop() if free else await self.connect()
-            while await wire.post(self._head, body) != 202:
-                sent.put_off += 1
-                await asyncio.sleep(1)
+            await self._until_accepted(wire, body, sent)
             sent.latencies.append(time.perf_counter() - planned)
             free.append(wire)
 

@@ -42,6 +42,7 @@ class Buffer:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._waiting: deque[Delivery] = deque()
+        self._weight = 0
         self._changed = asyncio.Event()
         self.is_lost = False
         self.is_draining = False
@@ -52,9 +53,11 @@ class Buffer:
         return self.is_lost or self.is_draining
 
     def put(self, delivery: Delivery) -> None:
-        """Add what was delivered."""
+        """Add what was delivered; who waits is woken by the first delivery, and by the one that makes it enough."""
         self._waiting.append(delivery)
-        self._changed.set()
+        self._weight += delivery.weight
+        if len(self._waiting) == 1 or self._is_full():
+            self._changed.set()
 
     def lose(self) -> None:
         """The channel is gone, and the delivery tags with it."""
@@ -79,9 +82,8 @@ class Buffer:
         return [] if self.is_over else self._cut()
 
     async def _linger(self) -> None:
-        until = asyncio.get_running_loop().time() + self._limits.linger_s
         try:
-            async with asyncio.timeout_at(until):
+            async with asyncio.timeout(self._limits.linger_s):
                 while not self._is_full() and not self.is_over:
                     self._changed.clear()
                     await self._changed.wait()
@@ -89,19 +91,17 @@ class Buffer:
             return
 
     def _is_full(self) -> bool:
-        limits = self._limits
-        if len(self._waiting) >= limits.max_messages:
-            return True
-        return sum(delivery.weight for delivery in self._waiting) >= limits.max_weight
+        return len(self._waiting) >= self._limits.max_messages or self._weight >= self._limits.max_weight
 
     def _cut(self) -> list[Delivery]:
         take = [self._waiting.popleft()]
         weight = take[0].weight
         while self._waiting and len(take) < self._limits.max_messages:
-            weight += self._waiting[0].weight
-            if weight > self._limits.max_weight:
+            if weight + self._waiting[0].weight > self._limits.max_weight:
                 break
+            weight += self._waiting[0].weight
             take.append(self._waiting.popleft())
+        self._weight -= weight
         return take
 
 
