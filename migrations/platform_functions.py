@@ -250,6 +250,8 @@ DECLARE
     v_now text := nullif(current_setting('eb.now', true), '');
     v_before jsonb;
     v_after jsonb;
+    v_entity text := coalesce(
+        (SELECT relname FROM pg_class WHERE oid = pg_partition_root(TG_RELID)), TG_TABLE_NAME);
     v_entity_id text;
     v_org_id uuid;
     v_salt bytea;
@@ -275,7 +277,7 @@ BEGIN
     EXECUTE format('INSERT INTO %I.audit_entry (audit_id, org_id, entity, entity_id, action, actor, on_behalf_of,'
         ' session_user_name, request_id, trace_id, at, before, after)'
         ' VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)', TG_TABLE_SCHEMA)
-    USING v_id, v_org_id, TG_TABLE_NAME, v_entity_id, lower(TG_OP), v_actor,
+    USING v_id, v_org_id, v_entity, v_entity_id, lower(TG_OP), v_actor,
         nullif(current_setting('eb.on_behalf_of', true), ''), session_user,
         nullif(current_setting('eb.request_id', true), ''), nullif(current_setting('eb.trace_id', true), ''),
         coalesce(v_now::timestamptz, clock_timestamp()), v_before, v_after;

@@ -24,6 +24,7 @@ def upgrade() -> None:
     run(AUTH + AUDIT_WITH_CHAIN)
     restore(revision, "auth", *KEPT)
     mask()
+    run(DECISIONS)
     for schema in SCHEMAS:
         run(WAITING.replace("@schema", schema).replace("@role", role_of(schema)))
 
@@ -140,7 +141,25 @@ def mask() -> None:
     run("ALTER TABLE auth.audit_entry ENABLE TRIGGER stands")
 
 
+DECISIONS = """
+CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON pricing.rerate FOR EACH ROW
+    EXECUTE FUNCTION platform.audit('rerate_id', 'org_id');
+CREATE TRIGGER audit_truncate BEFORE TRUNCATE ON pricing.rerate
+    FOR EACH STATEMENT EXECUTE FUNCTION platform.refuse();
+CREATE TRIGGER audit_close AFTER UPDATE ON pricing.billing_period FOR EACH ROW
+    WHEN (NEW.closed_at IS DISTINCT FROM OLD.closed_at)
+    EXECUTE FUNCTION platform.audit('org_id,period', 'org_id');
+CREATE TRIGGER audit_void AFTER UPDATE OF void_event_id ON metering_ingest.event_key FOR EACH ROW
+    WHEN (NEW.void_event_id IS DISTINCT FROM OLD.void_event_id)
+    EXECUTE FUNCTION platform.audit('org_id,request_id', 'org_id');
+"""
+"""Money is decided by these too. Of periods and events only the decision is noted, not their coming and going."""
+
 TRIGGERS_BEFORE = """
+DROP TRIGGER audit ON pricing.rerate;
+DROP TRIGGER audit_truncate ON pricing.rerate;
+DROP TRIGGER audit_close ON pricing.billing_period;
+DROP TRIGGER audit_void ON metering_ingest.event_key;
 CREATE OR REPLACE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON auth.organization FOR EACH ROW
     EXECUTE FUNCTION platform.audit('org_id', 'org_id');
 CREATE OR REPLACE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON auth.api_key FOR EACH ROW
