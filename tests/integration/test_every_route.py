@@ -21,6 +21,7 @@ from pydantic import TypeAdapter
 from samples import body_of, parameter_of, sample_of
 from yarl import URL
 
+from eb_contracts.ids import new_id
 from eb_kit.access import OPEN_ROWS
 from eb_kit.policy import PLATFORM_ROLES
 from eb_kit.routing import Route
@@ -62,6 +63,8 @@ class Outsider:
         self, method: str, target: str, token: str | None = None, body: bytes | None = None, **headers: str
     ) -> Answer:
         """Send exactly this; see that what isn't fine is a problem and never a 5xx."""
+        if method == "POST":
+            headers.setdefault("Idempotency-Key", str(new_id()))
         if token:
             headers["Authorization"] = f"Bearer {token}"
         if body is not None:

@@ -102,14 +102,7 @@ async def check(door: Door, case: Bad | Odd | Whole | str) -> None:
         assert (status, answer.get("accepted")) == (202, 2), answer
         door.sent += Decimal(case.quantity) + 1
     else:
-        members, pointer, code = (
-            ({}, "", "wrong_type") if isinstance(case, str) else (case.members, case.pointer, case.code)
-        )
-        good = door.event()
-        bad = case.encode() if isinstance(case, str) else raw(good, members)
-        await check_between_neighbours(
-            door, bad, good["request_id"] if bad.startswith(b"{") else None, members, pointer, code
-        )
+        await check_between_neighbours(door, case)
 
 
 async def check_between_neighbours(door: Door, case: Bad | str) -> None:

@@ -120,6 +120,8 @@ SPECIAL: Mapping[str, Any] = {
             "time": datetime.now(UTC).isoformat(),
         }
     ],
+    "POST /orgs": {"legal_name": "Matrix", "org_slug": f"matrix-{new_id()}"},
+    "POST /catalog/business-models": {"code": f"matrix-{new_id()}", "name": "M", "currency": "AUD"},
     "POST /orgs/{org_id}/children": {"legal_name": "", "org_slug": "x"},
     "PATCH /orgs/{org_id}": {"legal_name": ""},
     "POST /assist-sessions": {

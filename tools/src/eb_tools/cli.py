@@ -67,7 +67,9 @@ def check_invariants(_: argparse.Namespace) -> int:
         print(f"broken: {name}")
         for row in rows:
             print(f"  {row}")
-    print("every invariant holds" if not found else f"{len(found)} of {len(invariants.CHECKS) + 1} are broken")
+    print(
+        "every invariant holds" if not found else f"{len(found)} of {len(invariants.CHECKS) + 1} are broken"
+    )
     return int(bool(found))
 
 

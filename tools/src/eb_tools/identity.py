@@ -73,7 +73,9 @@ def settings_from(dsn: str, env: Mapping[str, str]) -> Settings:
         amqp_url="amqp://127.0.0.1/",
         token_issuer=env.get("EB_TOKEN_ISSUER", Settings.model_fields["token_issuer"].default),
         auth_secret=tuple(
-            (Path(secret_file).read_text() if secret_file else env.get("EB_AUTH_SECRET", LOCAL_SECRET)).split()
+            (
+                Path(secret_file).read_text() if secret_file else env.get("EB_AUTH_SECRET", LOCAL_SECRET)
+            ).split()
         ),
         clock_file=Path(clock_file) if clock_file else None,
     )

@@ -30,11 +30,19 @@ CHECKS: dict[str, str] = {
         WHERE (c.amount_gross, c.quantity, c.tax_amount, c.waived_amount, c.credit_applied)
               IS DISTINCT FROM (l.amount_gross, l.quantity, l.tax_amount, l.waived_amount, l.credit_applied)""",
     "an event counts once": """
-        SELECT org_id, request_id, count(*) FROM metering_ingest.metering_event
+        SELECT org_id, request_id, count(*) FROM metering_ingest.metering_event WHERE voids_event_id IS NULL
         GROUP BY 1, 2 HAVING count(*) > 1""",
+    "a void takes back its event, once": """
+        SELECT v.org_id, v.event_id, v.quantity AS void, e.quantity AS event, v.twice
+        FROM (SELECT *, count(*) OVER (PARTITION BY org_id, voids_event_id) > 1 AS twice
+              FROM metering_ingest.metering_event WHERE voids_event_id IS NOT NULL) v
+        LEFT JOIN metering_ingest.metering_event e ON e.org_id = v.org_id AND e.event_id = v.voids_event_id
+        WHERE v.twice OR (e.quantity, e.sku, e.project_id, e.event_time)
+              IS DISTINCT FROM (-v.quantity, v.sku, v.project_id, v.event_time)""",
     "each event has its key, each key its event": """
         SELECT org_id, request_id, k.event_id AS key, e.event_id AS event
-        FROM metering_ingest.event_key k FULL JOIN metering_ingest.metering_event e USING (org_id, request_id)
+        FROM metering_ingest.event_key k FULL JOIN (
+            SELECT * FROM metering_ingest.metering_event WHERE voids_event_id IS NULL) e USING (org_id, request_id)
         WHERE k.event_id IS DISTINCT FROM e.event_id""",
     "charges of a counter telescope": """
         SELECT org_id, sku, period, k.charged, c.charged AS sum, k.waived, c.waived AS cut, k.quantity, c.quantity AS q,

@@ -232,7 +232,9 @@ def _answers(route: Route, schemas: _Schemas) -> Json:
         answers[str(status)] = {"description": REASONS.get(status, "Answered.")}
         if route.answer is not None and status != 204:
             schema = _answer_schema(route, schemas)
-            answers[str(status)]["content"] = {route.answer_type: {"schema": schema}}
+            content = {route.answer_type: {"schema": schema}}
+            content |= {other: {"schema": {"type": "string"}} for other in route.other_answer_types}
+            answers[str(status)]["content"] = content
     return answers
 
 

@@ -58,6 +58,7 @@ class Route:
     encodings: tuple[str, ...] = ()
     body_limit: int = MIB
     answer_type: str = JSON_TYPE
+    other_answer_types: tuple[str, ...] = ()
     step_up: bool = False
 
     @property

@@ -100,7 +100,13 @@ class AuditProofView(View):
     first_bad: ProblemView | None
 
 
-@routes.get("/orgs/{org_id}/audit", query=AuditQuery, answer=list[AuditEntryView], errors=(NotFound,))
+@routes.get(
+    "/orgs/{org_id}/audit",
+    query=AuditQuery,
+    answer=list[AuditEntryView],
+    other_answer_types=(LINES,),
+    errors=(NotFound,),
+)
 async def list_audit(request: web.Request) -> web.StreamResponse:
     """List the audited changes of an organisation in all services, newest first; or export them as JSON lines."""
     org_id = path_uuid(request, "org_id")
@@ -108,7 +114,7 @@ async def list_audit(request: web.Request) -> web.StreamResponse:
     return await _listed(request, org_id)
 
 
-@routes.get("/platform/audit", query=AuditQuery, answer=list[AuditEntryView])
+@routes.get("/platform/audit", query=AuditQuery, answer=list[AuditEntryView], other_answer_types=(LINES,))
 async def list_platform_audit(request: web.Request) -> web.StreamResponse:
     """List the audited changes that belong to no organisation: catalog, rates, partners, platform roles."""
     return await _listed(request, PLATFORM)

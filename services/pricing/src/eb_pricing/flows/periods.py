@@ -251,7 +251,9 @@ async def settle(tx: Tx, closed: Sequence[BillingPeriod]) -> set[PeriodKey]:
         await store.postpone_periods(tx, left, tx.now + LATER)
     if charges:
         await store.settle_periods(tx, charges)
-        tx.publish(*(one._replace(charges=charges[one.key]).fact() for one in closed if one.key in charges))
+        await tx.announce(
+            *(one._replace(charges=charges[one.key]).fact() for one in closed if one.key in charges)
+        )
     return set(charges)
 
 
