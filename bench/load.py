@@ -185,7 +185,7 @@ class Wire(asyncio.Protocol):
         lower = head.lower()
         at = lower.index(b"content-length:") + 15
         length = int(lower[at : lower.find(b"\r", at) if lower.find(b"\r", at) > 0 else None])
-        if len(body) >= length and self._answered is not None:
+        if len(body) >= length and self._answered is not None and not self._answered.done():
             self._buffer = b""
             self._answered.set_result(int(head[9:12]))
 
@@ -234,7 +234,7 @@ class Sender:
         return now
 
     async def _until_accepted(self, wire: Wire, body: bytes, sent: Sent) -> None:
-        """Send again what was answered 503 or not at all: the ids in the body count once."""
+        """Send again what was answered 5xx or not at all: the ids in the body count once."""
         while True:
             try:
                 status = await wire.post(self._head, body)
@@ -242,7 +242,7 @@ class Sender:
                 status = 0
             if status == 202:
                 return
-            if status not in (0, 503):
+            if 0 < status < 500:
                 raise SystemExit(f"a batch was answered {status}")
             sent.put_off += 1
             await asyncio.sleep(1)

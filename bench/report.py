@@ -20,7 +20,7 @@ from eb_tools.paths import repository
 
 PAGE = repository() / "docs" / "performance.md"
 MARKS = re.compile(r"<!-- (\w+) -->\n.*?<!-- end -->", re.DOTALL)
-FILLED = 1_000_000
+FILLED = 20_000_000
 Line = dict[str, Any]
 PARTS = ("writer", "pricing", "ledger", "rating", "estimate")
 
