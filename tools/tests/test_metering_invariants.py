@@ -28,8 +28,8 @@ async def owner(fresh_db: ClonedDatabase) -> AsyncIterator[asyncpg.Connection[An
     org_id, project_id, event_id = new_id(), new_id(), new_id()
     for own_id, quantity, voids in ((event_id, 7, None), (new_id(), -7, event_id)):
         await connection.execute(
-            "INSERT INTO metering_ingest.metering_event (event_id, org_id, project_id, sku, quantity, source, event_time,"
-            " request_id, usage_id, recorded_at, voids_event_id)"
+            "INSERT INTO metering_ingest.metering_event (event_id, org_id, project_id, sku, quantity, source,"
+            " event_time, request_id, usage_id, recorded_at, voids_event_id)"
             " VALUES ($1, $2, $3, 'sms', $4, 'backend', $5, 'r', $6, $5, $7)",
             *(own_id, org_id, project_id, quantity, TIME, new_id(), voids),
         )

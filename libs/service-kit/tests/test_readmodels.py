@@ -13,10 +13,11 @@ from eb_kit import readmodels
 from eb_kit.bus import Handlers
 from eb_kit.testing import Client
 from eb_kit.testing_db import ClonedDatabase
+from eb_kit.topology import STANDARD_FACTS
 
 from .bus_world import consuming, service, until
 
-OWNED = ("org", "api_key", "signing_key", "revocation")
+OWNED = tuple(fact.ENTITY for fact in STANDARD_FACTS)
 TABLE = "SELECT entity_id, version, is_deleted, body FROM known WHERE entity = 'org' ORDER BY entity_id"
 
 
