@@ -138,7 +138,7 @@ class InternalError(HttpRefusal):
 
 
 class RateLimited(Refusal):
-    """More requests a minute than allowed; the gateway counts."""
+    """More requests a minute than allowed; the gateway counts, and each process per organisation."""
 
     code = "rate_limited"
     kind = Kind.LIMITED

@@ -76,6 +76,15 @@ class ServiceSettings(BaseModel):
     otlp_endpoint: str | None = Field(
         None, description="OTLP/HTTP endpoint for traces; none: spans aren't sent."
     )
+    rate_limits: Literal["on", "off", "auto"] = Field(
+        "auto",
+        description="Limits of requests and attempts per minute; auto: off in a local run, on elsewhere.",
+    )
+    org_requests: int = Field(
+        60_000,
+        ge=1,
+        description="Most requests a minute of one organisation to this process, all its keys and people together.",
+    )
     docs_enabled: bool = Field(True, description="Serve /docs and /openapi.json.")
     coherence_window_s: int = Field(
         60,
@@ -101,6 +110,11 @@ class ServiceSettings(BaseModel):
     failpoints_dir: Path | None = Field(
         None, description="Local runs: folder with a file per service and step. Refused in production."
     )
+
+    @property
+    def has_limits(self) -> bool:
+        """Tell whether requests and attempts are limited."""
+        return self.rate_limits == "on" or (self.rate_limits == "auto" and self.eb_env == "production")
 
     @model_validator(mode="after")
     def _local_stays_on_loopback(self) -> ServiceSettings:

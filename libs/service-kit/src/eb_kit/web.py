@@ -26,9 +26,10 @@ from eb_contracts.errors import Fault, NotFound, Refusal
 from eb_contracts.ids import new_id
 
 from . import browse, idempotency, refused, strictjson
-from .access import Authenticator, authenticate, require_recent_sign_in
+from .access import Authenticator, authenticate, caller_or_none, require_recent_sign_in
 from .db import WEATHER
 from .inputs import Input, Page, View, faults_of, validate
+from .limits import OrgLimit
 from .paging import page_members, page_of, read_cursor
 from .problems import (
     SAFE_HEADERS,
@@ -222,6 +223,8 @@ class _Edge:
         self._table = Table(routes)
         self._context = context
         self._authenticator = Authenticator(context)
+        settings = context.settings
+        self._limit = OrgLimit(context.clock, settings.org_requests if settings.has_limits else None)
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Answer any request; raises nothing but cancellation."""
@@ -246,6 +249,7 @@ class _Edge:
             async with asyncio.timeout(REQUEST_DEADLINE_S) as deadline:
                 request[DEADLINE] = deadline
                 await authenticate(request, self._authenticator, route.names)
+                self._limit.count(caller_or_none(request))
                 if route.step_up:
                     require_recent_sign_in(request)
                 if route.idempotency == "required":

@@ -31,9 +31,6 @@ class Settings(ServiceSettings):
         description="Seals signing keys and mails that wait, keys the HMAC of sign-in codes and of audit heads."
         " One a line: the first is used, the others still open what they sealed.",
     )
-    rate_limits: Literal["on", "off", "auto"] = Field(
-        "auto", description="Limits of attempts per minute; auto: off in a local run, on elsewhere."
-    )
     mailbox_dir: Path | None = Field(
         None, description="Local runs: folder that gets each mail as one .eml file."
     )
@@ -66,11 +63,6 @@ class Settings(ServiceSettings):
         validate_default=True,
         description="Sign-in providers by name, as JSON: issuer, client_id, client_secret, trusted_domains.",
     )
-
-    @property
-    def has_limits(self) -> bool:
-        """Tell whether attempts are limited."""
-        return self.rate_limits == "on" or (self.rate_limits == "auto" and self.eb_env == "production")
 
     @model_validator(mode="after")
     def _production_has_its_own_auth_secret(self) -> Settings:
