@@ -306,6 +306,12 @@ async def test_finance_may_close_a_period_before_its_time(world: World) -> None:
     again = await world.post(path, body, finance())
 
     assert status == 200
+    entries = await world.owner.fetch(
+        "SELECT action, entity, entity_id, actor FROM pricing.audit_entry WHERE org_id = $1", org_id
+    )
+    assert [tuple(row) for row in entries] == [
+        ("update", "billing_period", f"{org_id}/2026-11", closed["closed_by"])
+    ]
     assert closed["closed_at"].startswith("2026-11-30T13:00:0")
     assert (closed["period"], closed["charges"]) == ("2026-11", 1)
     assert closed["closed_by"].startswith("user:")

@@ -12,6 +12,7 @@ import structlog
 from eb_kit.db import WEATHER
 from eb_kit.jobs import Jobs
 from eb_kit.service import ServiceContext
+from eb_kit.telemetry import Trace, new_trace, span
 from eb_kit.tx import Tx
 
 from . import flows
@@ -103,11 +104,17 @@ class JudgeDesk:
     async def _settle(self, mail: DueMail) -> None:
         """Judge one mail and keep the verdict; on bad weather its lease runs out and somebody tries again."""
         try:
-            await judge_mail(self._context, self._judge, mail)
+            with span("judge mail", _trace_of(mail)):
+                await judge_mail(self._context, self._judge, mail)
         except (JudgeDiedError, *WEATHER) as error:
             log.warning("a mail could not be judged", mail_id=str(mail.mail_id), error=repr(error))
         finally:
             self._slots.release()
+
+
+def _trace_of(mail: DueMail) -> Trace | None:
+    """Give the trace of the request that brought the mail: what the verdict changes belongs to it."""
+    return Trace(mail.trace_id, new_trace().span_id) if mail.trace_id else None
 
 
 async def judge_mail(context: ServiceContext, judge: Judge, mail: DueMail) -> None:

@@ -47,6 +47,7 @@ class DueMail:
     claim_id: UUID | None
     dns_answers: dict[str, Any]
     attempts: int
+    trace_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ async def take_mails(tx: Tx, now: datetime, lease: timedelta, limit: int) -> lis
         "SELECT mail_id FROM inbound_mail WHERE outcome = 'waiting' AND next_attempt_at <= $1"
         " ORDER BY next_attempt_at LIMIT $3 FOR UPDATE SKIP LOCKED)"
         " RETURNING mail_id, provider, received_at, clock_ahead_s, envelope_from, envelope_to, raw,"
-        " raw_sha256, claim_id, dns_answers, attempts",
+        " raw_sha256, claim_id, dns_answers, attempts, trace_id",
         now,
         now + lease,
         limit,
