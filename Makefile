@@ -55,6 +55,8 @@ bench: venv-dev ## All benchmarks, about twenty minutes
 	@for part in rating writer pricing ledger; do $(BIN)/python bench/$$part.py || true; done
 	@$(BIN)/python -m eb_tools.beside bench/series.py all
 	@$(BIN)/python -m eb_tools.beside bench/estimate.py
+	@$(BIN)/python -m eb_tools.beside bench/identity.py
+	@$(BIN)/python -m eb_tools.beside bench/revocation.py
 	@$(BIN)/python bench/report.py
 
 bench-growth: venv-dev ## Cost of an event against sizes of batches, organisations, SKUs and minutes
@@ -62,6 +64,10 @@ bench-growth: venv-dev ## Cost of an event against sizes of batches, organisatio
 
 bench-estimate: venv-dev ## Estimates of 20 SKUs, computed and from the cache
 	@$(BIN)/python -m eb_tools.beside bench/estimate.py $(ARGS)
+
+bench-identity: venv-dev ## Token and key checks a second, sign-ins, and how soon an ended session is refused everywhere
+	@$(BIN)/python -m eb_tools.beside bench/identity.py $(ARGS)
+	@$(BIN)/python -m eb_tools.beside bench/revocation.py
 
 bench-ingest: venv-dev ## Events end to end, with the ceilings of the same run
 	@$(BIN)/python -m eb_tools.beside bench/ingest.py $(ARGS)
