@@ -48,6 +48,20 @@ async def test_a_mail_address_takes_five_guesses_a_minute(auth: AuthService) -> 
     assert await statuses(auth, "/auth/sessions", [body] * 8) == [401] * 5 + [429] * 3
 
 
+async def test_new_codes_and_many_networks_buy_no_more_guesses(auth: AuthService) -> None:
+    await at_a_minutes_begin(auth)
+    address, guesses, asked = "a@example.org", [], []
+    for n in range(8):
+        botnet = {"X-Forwarded-For": f"203.0.113.{n}"}
+        login = await auth.call("POST", "/auth/login", {"email": address}, **botnet)
+        guess = await auth.call("POST", "/auth/sessions", {"email": address, "code": "00000000"}, **botnet)
+        asked.append(login.status)
+        guesses.append(guess.status)
+
+    assert asked == [202] * 5 + [429] * 3
+    assert guesses == [401] * 5 + [429] * 3
+
+
 async def test_a_network_address_gets_thirty_a_minute(auth: AuthService) -> None:
     await at_a_minutes_begin(auth)
     bodies = [{"email": f"p{n}@example.org"} for n in range(33)]
