@@ -158,7 +158,7 @@ def cpu(lines: list[Line]) -> str:
     """µs of CPU an event by process, side by side."""
     chosen = newest(runs(lines, "end_to_end"), shape_of)
     names = sorted(
-        {name for line in chosen for name in line["cpu_us_per_event"]}, key=lambda n: -_most(chosen, n)
+        {name for line in chosen for name in line["cpu_us_per_event"]}, key=lambda n: (-_most(chosen, n), n)
     )
     shown = [name for name in names if _most(chosen, name) >= 0.5]
     rows = ((name, *(line["cpu_us_per_event"].get(name, 0) for line in chosen)) for name in shown)
