@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -181,6 +182,7 @@ def next_month(stack: Any) -> Any:
     start = (now.replace(day=1) + timedelta(days=32)).replace(day=1, hour=13, minute=0)
     yield lambda: clock_cli.set_to(file, start.isoformat(), datetime.now(UTC))
     clock_cli.run(file, datetime.now(UTC))
+    time.sleep(0.3)  # services read the clock again every 100 ms: what comes next is to happen today
 
 
 @pytest.mark.timeout(300)
