@@ -18,6 +18,7 @@ from urllib.parse import quote, urlencode
 
 import aiohttp
 import pytest
+from forging import a_forge
 from pydantic import TypeAdapter
 from samples import body_of, sample_of
 from yarl import URL
@@ -336,8 +337,14 @@ async def add_assists(stage: Stage, admin: Person) -> None:
 async def staged(stack: Any) -> AsyncIterator[Stage]:
     from eb_tools.client import Api
 
+    forge = await a_forge(stack)
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=40)) as http:
-        yield await the_stage(World.at(Api(stack.staff.gateway_url, http), stack.staff), http)
+        stage = await the_stage(World.at(Api(stack.staff.gateway_url, http), stack.staff), http)
+        stage.actors += [
+            Actor("an Operator whose token has expired", forge.signed(exp=time.time() - 1)),
+            Actor("an Operator with a token for somebody else", forge.signed(aud="somebody-else")),
+        ]
+        yield stage
 
 
 @pytest.mark.timeout(600)

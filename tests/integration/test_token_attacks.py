@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
 import json
@@ -12,17 +11,10 @@ from typing import Any
 from uuid import uuid4
 
 import aiohttp
-import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-from eb_auth.flows import SIGNING_PURPOSE, unseal
-from eb_auth.store.credentials import get_signing_key
-from eb_tools.files import read_json
-from eb_tools.identity import ACTOR, owner_context
-from eb_tools.layout import Layout
+from forging import Forge, a_forge, b64
 
 DOORS = {
     "auth": "/auth/me",
@@ -33,36 +25,11 @@ DOORS = {
     "ledger": "/partners",
     "estimator": "/pricing/estimate",
 }
-Json = dict[str, Any]
-
-
-class Forge:
-    """The platform's own signing key, and ways to misuse it."""
-
-    def __init__(self, kid: str, private: bytes, good: Json) -> None:
-        self.kid, self.good = kid, good
-        self.private = Ed25519PrivateKey.from_private_bytes(private)
-        self.public = self.private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-
-    def signed(self, key: Any = None, algorithm: str = "EdDSA", kid: object = None, **changes: object) -> str:
-        """Sign the good claims with changes; None takes a claim away."""
-        claims = {name: value for name, value in {**self.good, **changes}.items() if value is not None}
-        headers = {"kid": kid or self.kid}
-        return jwt.encode(claims, key or self.private, algorithm=algorithm, headers=headers)  # type: ignore[arg-type]
-
-    def raw(self, header: Json, payload: str, signature: bytes | None = None) -> str:
-        """Put a token together by hand, signed with the right key unless a signature is given."""
-        told = f"{_b64(json.dumps(header).encode())}.{_b64(payload.encode())}"
-        return f"{told}.{_b64(self.private.sign(told.encode()) if signature is None else signature)}"
-
-
-def _b64(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 def _hs256(forge: Forge) -> str:
-    told = f"{_b64(json.dumps({'alg': 'HS256', 'kid': forge.kid}).encode())}.{_b64(json.dumps(forge.good).encode())}"
-    return f"{told}.{_b64(hmac.digest(forge.public, told.encode(), hashlib.sha256))}"
+    told = f"{b64(json.dumps({'alg': 'HS256', 'kid': forge.kid}).encode())}.{b64(json.dumps(forge.good).encode())}"
+    return f"{told}.{b64(hmac.digest(forge.public, told.encode(), hashlib.sha256))}"
 
 
 def _flipped(forge: Forge) -> str:
@@ -90,7 +57,7 @@ ATTACKS: dict[str, Callable[[Forge], str]] = {
     "kid that is an object": lambda f: f.raw({"alg": "EdDSA", "kid": {"a": 1}}, json.dumps(f.good)),
     "no kid": lambda f: f.raw({"alg": "EdDSA"}, json.dumps(f.good)),
     "a key of its own in the header": lambda f: f.raw(
-        {"alg": "EdDSA", "kid": "mine", "jwk": {"kty": "OKP", "crv": "Ed25519", "x": _b64(f.public)}},
+        {"alg": "EdDSA", "kid": "mine", "jwk": {"kty": "OKP", "crv": "Ed25519", "x": b64(f.public)}},
         json.dumps(f.good),
     ),
     "critical header nobody knows": lambda f: f.raw(
@@ -118,15 +85,7 @@ ATTACKS: dict[str, Callable[[Forge], str]] = {
 
 @pytest.fixture
 async def forge(stack: Any) -> Forge:
-    layout = Layout(stack.run_dir)
-    secret = read_json(layout.secrets)["auth_seal"]
-    env = {"EB_ENV": "local", "EB_AUTH_SECRET": secret}
-    async with owner_context(stack.facts["owner_dsn"], env) as context, context.begin(ACTOR) as tx:
-        key = await get_signing_key(tx, context.clock.machine_now())
-        private = unseal(tx, SIGNING_PURPOSE, key.sealed_private)
-    good = jwt.decode(stack.staff.operator_token, options={"verify_signature": False})
-    now = time.time()
-    return Forge(key.kid, private, {**good, "iat": now - 1, "nbf": now - 1, "exp": now + 300})
+    return await a_forge(stack)
 
 
 @pytest.mark.parametrize("service", DOORS)
