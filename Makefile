@@ -68,6 +68,7 @@ bench-estimate: venv-dev ## Estimates of 20 SKUs, computed and from the cache
 bench-identity: venv-dev ## Token and key checks a second, sign-ins, and how soon an ended session is refused everywhere
 	@$(BIN)/python -m eb_tools.beside bench/identity.py $(ARGS)
 	@$(BIN)/python -m eb_tools.beside bench/revocation.py
+	@$(BIN)/python bench/audit.py
 
 bench-ingest: venv-dev ## Events end to end, with the ceilings of the same run
 	@$(BIN)/python -m eb_tools.beside bench/ingest.py $(ARGS)
