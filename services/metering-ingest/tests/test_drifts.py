@@ -243,12 +243,12 @@ def test_nights_compare_only_what_logs_reach_over() -> None:
 @pytest.mark.parametrize(
     ("drifting", "told", "held", "pct", "over"),
     [
-        (0, 0, 0, 0.0, False), (1, 0, 0, 0.5, True), (1, 9, 9, 0.0, True), (5, 1000, 990, 0.5, False),
-        (6, 1000, 990, 0.5, True),
+        (0, 0, 0, "0", False), (1, 0, 0, "0.5", True), (1, 9, 9, "0", True), (5, 1000, 990, "0.5", False),
+        (6, 1000, 990, "0.5", True),
     ],
 )  # fmt: skip
-def test_tolerance_is_a_share_of_the_day(drifting: int, told: int, held: int, pct: float, over: bool) -> None:
-    assert is_over(drifting, told, held, pct) is over
+def test_tolerance_is_a_share_of_the_day(drifting: int, told: int, held: int, pct: str, over: bool) -> None:
+    assert is_over(drifting, told, held, Decimal(pct)) is over
 
 
 def test_days_are_counted_and_summed() -> None:

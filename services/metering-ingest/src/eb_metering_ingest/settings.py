@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 from pydantic import Field
 
 from eb_kit.settings import ServiceSettings
@@ -54,8 +56,8 @@ class Settings(ServiceSettings):
         3, ge=1, le=35, description="How many whole days a nightly reconciliation compares."
     )
     reconcile_batch: int = Field(2_000, ge=100, le=10_000, description="Most messages compared at once.")
-    drift_tolerance_pct: float = Field(
-        0.5,
+    drift_tolerance_pct: Decimal = Field(
+        Decimal("0.5"),
         ge=0,
         le=100,
         description="Share of a day's messages, in percent, that may drift before it is an alert.",

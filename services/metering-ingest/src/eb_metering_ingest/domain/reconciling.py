@@ -235,6 +235,6 @@ def event_of(message: Message, project_id: UUID, reconciliation_id: UUID) -> Acc
     )
 
 
-def is_over(drifting: int, told: int, metered: int, tolerance_pct: float) -> bool:
+def is_over(drifting: int, told: int, metered: int, tolerance_pct: Decimal) -> bool:
     """Tell whether so many drifting messages of a day are more than is tolerated; both sides' counts are the day's."""
     return drifting * 100 > max(told, metered, 1) * tolerance_pct
