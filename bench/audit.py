@@ -19,7 +19,7 @@ import asyncpg
 from common import record
 
 from eb_auth.app import SERVICE
-from eb_auth.flows import chain_entries
+from eb_auth.flows.auditing import chain_entries
 from eb_contracts.audit import AuditRecorded
 from eb_contracts.ids import new_id
 from eb_kit.audit import send_audit_entries

@@ -21,7 +21,8 @@ import aiohttp
 from common import record, world_at
 
 from eb_auth.domain.tokens import Grant
-from eb_auth.flows import Device, access_token, new_session
+from eb_auth.flows.signing import access_token
+from eb_auth.flows.signing_in import Device, new_session
 from eb_auth.store import members, sessions, sign_in
 from eb_tools.files import read_json
 from eb_tools.identity import ACTOR, owner_context

@@ -11,7 +11,8 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from eb_auth.flows import SIGNING_PURPOSE, unseal
+from eb_auth.flows.sealing import unseal
+from eb_auth.flows.signing import SIGNING_PURPOSE
 from eb_auth.store.credentials import get_signing_key
 from eb_tools.files import read_json
 from eb_tools.identity import ACTOR, owner_context

@@ -19,8 +19,8 @@ import pytest
 import pytest_asyncio
 import structlog
 
-from eb_auth import flows
 from eb_auth.app import SERVICE
+from eb_auth.flows import organisations
 from eb_auth.jobs import send_mails
 from eb_kit.testing import Client, running
 from eb_kit.testing_db import ClonedDatabase, TestDatabase
@@ -138,7 +138,7 @@ class AuthService:
     async def join(self, person: Person, org_id: object, role: str = "User") -> None:
         """Make somebody a member, as an accepted invitation would, and take the context."""
         async with self.client.context.begin("system:test") as tx:
-            await flows.join(tx, UUID(str(org_id)), UUID(person.user_id), role)
+            await organisations.join(tx, UUID(str(org_id)), UUID(person.user_id), role)
         assert (await person.refresh(org_id)).status == 200
 
     def staff(self, *roles: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from eb_auth.flows import chain_entries
+from eb_auth.flows.auditing import chain_entries
 from eb_contracts.audit import AuditEntry, AuditRecorded
 from eb_contracts.ids import new_id
 from eb_kit.audit import send_audit_entries

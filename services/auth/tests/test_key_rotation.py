@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import jwt
 
-from eb_auth.flows import add_signing_key
+from eb_auth.flows.signing import add_signing_key
 from eb_auth.jobs import rotate_signing_keys
 from eb_auth.store import credentials
 

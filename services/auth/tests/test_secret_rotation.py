@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from eb_auth.flows import audit_keys, reseal
+from eb_auth import jobs
+from eb_auth.flows.auditing import audit_keys
 from eb_kit.testing_db import ClonedDatabase
 
 from .conftest import AuthService, serving
@@ -58,9 +59,9 @@ async def test_codes_sessions_and_chains_live_over_a_change_of_the_secret(
     assert answer.status == 201, "a code mailed before still signs in"
     assert (await ada.refresh()).status == 200
     async with auth.client.context.begin("system:auth") as tx:
-        assert await reseal(tx) >= 2
+        assert await jobs.reseal(tx) >= 2
     async with auth.client.context.begin("system:auth") as tx:
-        assert await reseal(tx) == 0
+        assert await jobs.reseal(tx) == 0
 
     await rotate(auth, secret_file, NEW)
     assert (await ada.refresh()).status == 200, "the signing key opens without the old secret"
@@ -74,7 +75,7 @@ async def test_a_forged_head_is_not_sealed_anew(auth: AuthService, secret_file: 
     await auth.owner.execute("UPDATE auth.audit_chain_head SET seal = decode(repeat('00', 36), 'hex')")
     await rotate(auth, secret_file, NEW, OLD)
     async with auth.client.context.begin("system:auth") as tx:
-        await reseal(tx)
+        await jobs.reseal(tx)
     assert not (await ada.call("GET", f"/orgs/{org_id}/audit:verify")).body["valid"]
     assert len(audit_keys(auth.client.context.settings)) == 2
 
@@ -92,7 +93,7 @@ async def test_no_request_fails_while_the_secret_changes(auth: AuthService, secr
     asking = [asyncio.create_task(keep_asking(number)) for number in range(4)]
     await rotate(auth, secret_file, NEW, OLD)
     async with auth.client.context.begin("system:auth") as tx:
-        await reseal(tx)
+        await jobs.reseal(tx)
     await rotate(auth, secret_file, NEW)
     await asyncio.sleep(0.5)
     is_over = True

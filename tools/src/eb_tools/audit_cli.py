@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from eb_auth import flows
 from eb_auth.domain.audit import PLATFORM, Problem
+from eb_auth.flows import auditing, erasing
 from eb_auth.store import audit, orgs, sign_in
 from eb_kit.service import ServiceContext
 from eb_tools.identity import ACTOR, address_from, owner_context, owner_tx, settings_from
@@ -35,7 +35,7 @@ async def prove(dsn: str, org_id: UUID | None, env: Mapping[str, str]) -> AsyncI
     async with owner_context(dsn, env) as context:
         settings = settings_from(dsn, env)
         async for chain_id in _chains(context, org_id):
-            head, problem = await flows.check_chain(lambda: context.begin(ACTOR), settings, chain_id)
+            head, problem = await auditing.check_chain(lambda: context.begin(ACTOR), settings, chain_id)
             yield Proved(chain_id, head.seq, problem)
 
 
@@ -67,7 +67,7 @@ async def erase_person(dsn: str, email: str, env: Mapping[str, str]) -> int:
         if billed := await orgs.list_billed_to(tx, user.email, MOST_NAMED):
             names = ", ".join(map(str, billed))
             raise Trouble(f"{email} is the billing address of {names}: give these another one first.")
-        return await flows.erase_person(tx, user)
+        return await erasing.erase_person(tx, user)
 
 
 def register(subparsers: Any, owner_dsn: Callable[[], str]) -> None:

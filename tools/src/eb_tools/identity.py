@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from eb_auth import flows
 from eb_auth.app import SERVICE
 from eb_auth.domain.addresses import canonical_address
 from eb_auth.domain.credentials import ApiKey
 from eb_auth.domain.tokens import STAFF_TOKEN_LIFETIME, Grant
+from eb_auth.flows import api_keys, assisting, revoking, signing, signing_in
 from eb_auth.settings import LOCAL_SECRET, Settings
 from eb_auth.store import credentials, members, sessions, sign_in
 from eb_contracts.errors import NotFound
@@ -96,8 +96,8 @@ async def revoke_platform_role(dsn: str, email: str, role: str, env: Mapping[str
         user = await sign_in.insert_user_once(tx, address_from(email))
         was_there = await members.delete_platform_role(tx, user.user_id, role)
         if was_there:
-            await flows.void_tokens(tx, f"platform:{user.user_id}")
-            await flows.end_lost_assists(tx, user.user_id)
+            await revoking.void_tokens(tx, f"platform:{user.user_id}")
+            await assisting.end_lost_assists(tx, user.user_id)
         return was_there
 
 
@@ -118,7 +118,7 @@ def address_from(text: str) -> str:
 async def create_service_credential(dsn: str, name: str, env: Mapping[str, str]) -> tuple[ApiKey, str]:
     """Make a credential of a trusted system; give it with its text. Older ones of the name stay until revoked."""
     async with owner_tx(dsn, env) as tx:
-        return await flows.create_key(tx, "service", None, flows.NewKey(name, (), None))
+        return await api_keys.create_key(tx, "service", None, api_keys.NewKey(name, (), None))
 
 
 async def list_service_credentials(dsn: str, env: Mapping[str, str]) -> list[ApiKey]:
@@ -134,7 +134,7 @@ async def revoke_service_credential(dsn: str, key_id: UUID, env: Mapping[str, st
             key = await credentials.lock_service_key(tx, key_id)
         except NotFound:
             raise Trouble(f"No credential {key_id} of a trusted system is here.") from None
-        await flows.revoke_key(tx, key)
+        await api_keys.revoke_key(tx, key)
 
 
 async def mint_staff_token(dsn: str, role: str, env: Mapping[str, str] | None = None) -> str:
@@ -152,15 +152,15 @@ async def mint_staff_token(dsn: str, role: str, env: Mapping[str, str] | None = 
 
 
 async def _staff_token(tx: Tx, role: str) -> str:
-    await flows.ensure_signing_key(tx)
+    await signing.ensure_signing_key(tx)
     user = await sign_in.insert_user_once(tx, f"{role.lower()}@{STAFF_DOMAIN}")
     await members.insert_platform_role_once(tx, user.user_id, role)
-    session = flows.new_session(tx, user.user_id, None, flows.Device("eb", "127.0.0.1"))
+    session = signing_in.new_session(tx, user.user_id, None, signing_in.Device("eb", "127.0.0.1"))
     session = replace(session, expires_at=tx.now + STAFF_TOKEN_LIFETIME)
     await sessions.insert_session(tx, session)
     ends = tx.context.clock.machine_now() + STAFF_TOKEN_LIFETIME
     grant = Grant(user.user_id, session.session_id, None, (role,), signed_in_at=ends)
-    return await flows.access_token(tx, grant, STAFF_TOKEN_LIFETIME)
+    return await signing.access_token(tx, grant, STAFF_TOKEN_LIFETIME)
 
 
 def register(subparsers: Any, owner_dsn: Callable[[], str]) -> None:

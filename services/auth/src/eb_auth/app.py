@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from eb_kit.service import Service, ServiceContext
 
-from . import flows
 from .api import routes
 from .consumers import handlers
+from .flows import facts, signing
 from .jobs import jobs
 from .settings import Settings
 from .store.facts import LISTERS
@@ -16,12 +16,12 @@ async def prepare(context: ServiceContext) -> None:
     """Before the doors open: have a signing key, and know every entity of one's own."""
     actor = f"system:{context.service_name}"
     async with context.begin(actor) as tx:
-        await flows.ensure_signing_key(tx)
+        await signing.ensure_signing_key(tx)
     for entity in LISTERS:
         last: str | None = ""
         while last is not None:
             async with context.begin(actor) as tx:
-                last = await flows.recall(tx, entity, last or None)
+                last = await facts.recall(tx, entity, last or None)
     await context.directory.refresh()
 
 

@@ -6,7 +6,7 @@ from eb_contracts.audit import AuditRecorded
 from eb_kit.bus import Handlers
 from eb_kit.tx import Tx
 
-from . import flows
+from .flows import auditing
 from .store.facts import LISTERS
 
 handlers = Handlers()
@@ -20,6 +20,6 @@ async def chain_audit_entries(tx: Tx, messages: list[AuditRecorded]) -> None:
 
     Only takes of this queue wait for each other, at a chain's head; nobody who writes audited tables does.
     """
-    await flows.chain_entries(
+    await auditing.chain_entries(
         tx, [(message.service, entry) for message in messages for entry in message.entries]
     )

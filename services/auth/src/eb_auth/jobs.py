@@ -10,9 +10,10 @@ import structlog
 from eb_kit.jobs import Jobs
 from eb_kit.tx import Tx
 
-from . import flows
 from .domain.tokens import STAFF_TOKEN_LIFETIME
+from .flows import auditing, mails, signing
 from .outside import mail as mail_out
+from .settings import settings_of
 from .store import credentials, oidc, sessions, sign_in
 
 log = structlog.get_logger(__name__)
@@ -45,7 +46,7 @@ async def _send(tx: Tx, mail: sign_in.WaitingMail) -> bool:
         return True
     sent_at = tx.context.clock.machine_now()
     try:
-        await mail_out.send(flows.settings_of(tx), mail.mail_id, flows.open_mail(tx, mail.sealed), sent_at)
+        await mail_out.send(settings_of(tx), mail.mail_id, mails.unseal(tx, mail.sealed), sent_at)
     except mail_out.MailNotSent as error:
         log.warning("mail not sent, will try again", mail_id=str(mail.mail_id), error=str(error))
         return False
@@ -60,11 +61,11 @@ async def rotate_signing_keys(tx: Tx) -> int:
     """
     await credentials.lock_signing_keys(tx)
     now = tx.context.clock.machine_now()
-    settings = flows.settings_of(tx)
+    settings = settings_of(tx)
     newest, *older = await credentials.list_live_signing_keys(tx)
     in_use = timedelta(days=settings.signing_key_days)
     if newest.active_from + in_use <= now:
-        await flows.add_signing_key(tx, now + timedelta(seconds=settings.signing_key_lead_s))
+        await signing.add_signing_key(tx, now + timedelta(seconds=settings.signing_key_lead_s))
     past = older if newest.active_from + RETIRE_AFTER <= now else []
     for key in past:
         retired = await credentials.update_signing_key_retired(tx, key.kid, now)
@@ -75,7 +76,7 @@ async def rotate_signing_keys(tx: Tx) -> int:
 @jobs.every(seconds=30)
 async def reseal(tx: Tx) -> int:
     """After the secret changed, seal anew what the one before it sealed, so that it can be taken away."""
-    return await flows.reseal(tx)
+    return await signing.reseal(tx) + await auditing.reseal(tx)
 
 
 @jobs.every(seconds=60)

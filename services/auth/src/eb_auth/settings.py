@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, Json, model_validator
 
 from eb_kit.settings import CommaList, SecretLines, ServiceSettings
+from eb_kit.tx import Tx
 
 LOCAL_SECRET = "local-auth-secret"  # noqa: S105
 
@@ -77,3 +78,9 @@ class Settings(ServiceSettings):
         if self.smtp_host is None and self.mailbox_dir is None:
             raise ValueError("set EB_MAILBOX_DIR (local) or EB_SMTP_HOST")
         return self
+
+
+def settings_of(tx: Tx) -> Settings:
+    """Give the settings of this service."""
+    settings: Settings = tx.context.settings
+    return settings

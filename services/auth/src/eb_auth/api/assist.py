@@ -16,12 +16,12 @@ from eb_kit.service import CONTEXT
 from eb_kit.tx import Tx, begin
 from eb_kit.web import Page, accepted, created, ok, path_uuid, read_body, read_query
 
-from .. import flows
 from ..domain.assist import ANSWER_WITHIN, AssistSession, end_of, is_open
 from ..domain.errors import AssistNotPending, AssistOff
 from ..domain.mails import ASSIST_REQUESTED, ASSIST_STARTED
 from ..domain.sessions import Session
 from ..domain.tokens import AssistGrant, Grant
+from ..flows import assisting, mails, signing
 from ..store import assist as store
 from ..store import members, sessions, sign_in
 from .assist_shapes import AssistTokenView, AssistView, ListedAssistView, StartAssist
@@ -132,7 +132,7 @@ async def _with_token(tx: Tx, begun: AssistSession, own: Session) -> AssistToken
     )
     return AssistTokenView(
         assist_session_id=begun.assist_session_id,
-        access_token=await flows.access_token(tx, grant, begun.expires_at - tx.now),
+        access_token=await signing.access_token(tx, grant, begun.expires_at - tx.now),
         expires_at=begun.expires_at,
         mode=begun.mode,
     )
@@ -151,7 +151,7 @@ async def _tell_admins(tx: Tx, kind: str, assist: AssistSession, org_name: str) 
         "ticket": assist.ticket or "none",
         "expires_at": f"{assist.expires_at:%Y-%m-%d %H:%M} UTC",
     }
-    await flows.mail_admins(tx, assist.org_id, kind, facts, assist.requested_at + ANSWER_WITHIN)
+    await mails.queue_for_admins(tx, assist.org_id, kind, facts, assist.requested_at + ANSWER_WITHIN)
 
 
 @routes.post("/assist-sessions/{assist_session_id}:end", answer=AssistView, errors=(NotFound,))
@@ -163,7 +163,7 @@ async def end_assist(request: web.Request) -> web.Response:
         if who.kind != "user" or who.user_id != assist.user_id:
             await reach(request, assist.org_id, roles=ENDERS)
         if assist.status in ("pending", "approved", "active"):
-            assist = await flows.end_assist(tx, assist)
+            assist = await assisting.end_assist(tx, assist)
         return tx.answer(ok(AssistView.of(assist, tx.now)))
 
 

@@ -19,7 +19,7 @@ from eb_kit.tx import begin
 from eb_kit.web import ok, path_uuid, read_query
 
 from ..domain.audit import PLATFORM, Link
-from ..flows import chain_pages, check_chain
+from ..flows import auditing
 from ..store import audit as store
 from .routes import routes
 
@@ -125,7 +125,7 @@ async def verify_audit(request: web.Request) -> web.Response:
     """Prove the chain of an organisation: every hash is computed again, up to the sealed head."""
     org_id = path_uuid(request, "org_id")
     await reach(request, org_id)
-    head, problem = await check_chain(lambda: begin(request), request.app[CONTEXT].settings, org_id)
+    head, problem = await auditing.check_chain(lambda: begin(request), request.app[CONTEXT].settings, org_id)
     first_bad = ProblemView.model_validate(problem._asdict()) if problem else None
     return ok(
         AuditProofView(
@@ -156,7 +156,9 @@ async def _exported(request: web.Request, chain_id: UUID) -> web.StreamResponse:
         sealed = await store.find_head(tx, chain_id)
     response = web.StreamResponse(headers={**SAFE_HEADERS, "Content-Type": LINES})
     await response.prepare(request)
-    async for links in chain_pages(lambda: begin(request), chain_id, sealed.head.seq if sealed else 0):
+    async for links in auditing.chain_pages(
+        lambda: begin(request), chain_id, sealed.head.seq if sealed else 0
+    ):
         async with begin(request) as tx:
             personal = await store.list_personal(tx, [link.entry.audit_id for link in links])
         lines = (AuditEntryView.of(link, personal).model_dump_json() for link in links)

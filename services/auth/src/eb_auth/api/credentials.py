@@ -11,7 +11,7 @@ from eb_kit.problems import BodyInvalid
 from eb_kit.tx import begin
 from eb_kit.web import Page, created, no_content, path_uuid, read_body, read_query
 
-from .. import flows
+from ..flows import api_keys
 from ..store import credentials
 from .routes import routes
 from .shapes import ApiKeyView, CreateApiKey, NewApiKeyView
@@ -36,8 +36,8 @@ async def create_key(request: web.Request) -> web.Response:
     async with begin(request) as tx:
         if body.expires_at is not None and body.expires_at <= tx.now:
             raise BodyInvalid(faults=(PAST,))
-        made = flows.NewKey(body.name, body.scopes, body.expires_at)
-        key, text = await flows.create_key(tx, "org", org_id, made)
+        made = api_keys.NewKey(body.name, body.scopes, body.expires_at)
+        key, text = await api_keys.create_key(tx, "org", org_id, made)
         return tx.answer(created(NewApiKeyView.with_secret(key, text)))
 
 
@@ -61,5 +61,5 @@ async def revoke_key(request: web.Request) -> web.Response:
     await reach(request, org_id)
     async with begin(request) as tx:
         key = await credentials.lock_key(tx, org_id, path_uuid(request, "key_id"))
-        await flows.revoke_key(tx, key)
+        await api_keys.revoke_key(tx, key)
         return tx.answer(no_content())

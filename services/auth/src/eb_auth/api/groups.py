@@ -14,7 +14,7 @@ from eb_kit.problems import BodyInvalid
 from eb_kit.tx import Tx, begin
 from eb_kit.web import Page, created, no_content, ok, path_uuid, read_body, read_query
 
-from .. import flows
+from ..flows import assisting, revoking
 from ..store import members, orgs
 from .routes import routes
 from .tree_shapes import GiveGroupRole, GroupRoleView
@@ -60,8 +60,8 @@ async def _lock(tx: Tx, org_id: UUID, user_id: UUID) -> members.GroupRole | None
 
 async def _void(tx: Tx, org_id: UUID, user_id: UUID) -> None:
     """Void what hangs on a role that was taken: tokens, and assist sessions begun by it."""
-    await flows.void_tokens(tx, f"member:{org_id}:{user_id}")
-    await flows.end_lost_assists(tx, user_id)
+    await revoking.void_tokens(tx, f"member:{org_id}:{user_id}")
+    await assisting.end_lost_assists(tx, user_id)
 
 
 @routes.get("/groups/{ancestor_org_id}/roles", query=Page, answer=list[GroupRoleView], errors=(NotFound,))

@@ -13,9 +13,9 @@ from eb_kit.paging import page_of, read_cursor
 from eb_kit.tx import Tx, begin
 from eb_kit.web import Page, body_of, created, path_uuid, read_json, read_query
 
-from .. import flows
 from ..domain.errors import OrgSlugTaken
 from ..domain.hierarchy import Relative, child_depth
+from ..flows import organisations
 from ..store import hierarchy, orgs
 from .links import PLACE_REFUSALS, link_child
 from .orgs import new_org
@@ -56,7 +56,7 @@ async def _create_child(request: web.Request, parent_id: UUID, body: CreateOrg) 
         await hierarchy.lock_roots(tx, parent_id)
         child_depth(await hierarchy.get_depth(tx, parent_id))
         parent = await orgs.get_org(tx, parent_id)
-        org = await flows.found_org(tx, new_org(tx, body, parent.billing_email, parent), user_id)
+        org = await organisations.found_org(tx, new_org(tx, body, parent.billing_email, parent), user_id)
         return tx.answer(created(OrgView.of(org)))
 
 

@@ -18,10 +18,10 @@ from eb_kit.paging import page_of, read_cursor
 from eb_kit.tx import Tx, begin
 from eb_kit.web import Page, created, no_content, ok, path_uuid, read_body, read_query
 
-from .. import flows
 from ..domain.errors import AlreadyMember, InvitationOpen, TooManyAttempts
 from ..domain.invitations import INVITATION_LIFETIME, INVITATION_PREFIX, Invitation, token_digest
 from ..domain.mails import INVITATION, Mail
+from ..flows import limits, mails, organisations
 from ..store import invitations, members, orgs, sign_in
 from .routes import routes
 from .shapes import Email, MemberView, Role
@@ -83,7 +83,7 @@ async def invite(request: web.Request) -> web.Response:
     invited_by = caller(request).user_id
     assert invited_by is not None
     async with begin(request) as tx:
-        await flows.limit(tx, "invite", str(invited_by), flows.INVITATIONS_PER_USER)
+        await limits.count(tx, "invite", str(invited_by), limits.INVITATIONS_PER_USER)
         if await invitations.is_member(tx, org_id, body.email):
             raise AlreadyMember
         await invitations.update_expired(tx, org_id, body.email)
@@ -103,7 +103,7 @@ async def _mail(tx: Tx, invitation: Invitation, token: str) -> None:
         "token": token,
         "expires_at": f"{invitation.expires_at:%Y-%m-%d %H:%M} UTC",
     }
-    await flows.queue_mail(tx, Mail(invitation.email, INVITATION, facts), invitation.expires_at)
+    await mails.queue(tx, Mail(invitation.email, INVITATION, facts), invitation.expires_at)
 
 
 @routes.get("/orgs/{org_id}/invitations", query=Page, answer=list[InvitationView], errors=(NotFound,))
@@ -165,6 +165,6 @@ async def accept_invitation(request: web.Request) -> web.Response:
         if found is None or not found.is_for(user.email, tx.now):
             raise NotFound
         await orgs.lock_org(tx, found.org_id)
-        await flows.join(tx, found.org_id, user_id, found.role)
+        await organisations.join(tx, found.org_id, user_id, found.role)
         await invitations.update_invitation_ended(tx, found.invitation_id, "accepted")
         return tx.answer(ok(MemberView.of(await members.lock_member(tx, found.org_id, user_id))))

@@ -13,7 +13,6 @@ from eb_kit.policy import row_of
 from eb_kit.tx import Tx, begin
 from eb_kit.web import accepted, created, ok, path_uuid, read_body
 
-from .. import flows
 from ..domain.errors import AlreadyHasParent, AlreadyRoot, Cycle, LinkNotPending, MaxDepth, SelfParent
 from ..domain.hierarchy import (
     LINK_LIFETIME,
@@ -25,6 +24,7 @@ from ..domain.hierarchy import (
 )
 from ..domain.mails import ORG_LINK
 from ..domain.orgs import Org
+from ..flows import mails, organisations
 from ..store import hierarchy, orgs
 from .rights import must_hold, must_reach_all, must_reach_one
 from .routes import routes
@@ -48,7 +48,7 @@ async def link_child(request: web.Request, parent_id: UUID, child_id: UUID) -> w
             return tx.answer(ok(_view(child, names)))
         await _check_link(tx, child, parent_id)
         if names & DECIDERS:
-            return tx.answer(created(OrgView.of(await flows.move_org(tx, child_id, parent_id))))
+            return tx.answer(created(OrgView.of(await organisations.move_org(tx, child_id, parent_id))))
         return tx.answer(accepted(OrgLinkView.of(await _ask(tx, parent_id, child))))
 
 
@@ -89,7 +89,7 @@ async def _ask(tx: Tx, parent_id: UUID, child: Org) -> OrgLink:
             "org_link_id": str(link.org_link_id),
             "expires_at": f"{expires_at:%Y-%m-%d %H:%M} UTC",
         }
-        await flows.mail_admins(tx, child.org_id, ORG_LINK, facts, expires_at)
+        await mails.queue_for_admins(tx, child.org_id, ORG_LINK, facts, expires_at)
     return link
 
 
@@ -109,7 +109,7 @@ async def accept_link(request: web.Request) -> web.Response:
             child = await orgs.get_org(tx, link.child_org_id)
             if child.parent_org_id != link.parent_org_id:
                 await _check_link(tx, child, link.parent_org_id)
-                await flows.move_org(tx, child.org_id, link.parent_org_id)
+                await organisations.move_org(tx, child.org_id, link.parent_org_id)
             link = await hierarchy.update_link(tx, link.org_link_id, "accepted", tx.now)
         return tx.answer(ok(OrgLinkView.of(link)))
 
@@ -146,7 +146,7 @@ async def detach_org(request: web.Request) -> web.Response:
         if org.parent_org_id is None:
             raise AlreadyRoot
         names = await names_anywhere_in(request, org_id, tx.connection)
-        return tx.answer(ok(_view(await flows.move_org(tx, org_id, None), names)))
+        return tx.answer(ok(_view(await organisations.move_org(tx, org_id, None), names)))
 
 
 async def _must_detach(request: web.Request, tx: Tx, org: Org) -> None:
@@ -176,7 +176,7 @@ async def move_org(request: web.Request) -> web.Response:
         if org.parent_org_id != body.parent_org_id:
             shape = await hierarchy.get_shape(tx, org_id, body.parent_org_id)
             check_place(org_id, body.parent_org_id, shape)
-            org = await flows.move_org(tx, org_id, body.parent_org_id)
+            org = await organisations.move_org(tx, org_id, body.parent_org_id)
         return tx.answer(ok(OrgView.of(org)))
 
 

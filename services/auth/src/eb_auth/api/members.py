@@ -13,9 +13,9 @@ from eb_kit.paging import page_of, read_cursor
 from eb_kit.tx import Tx, begin
 from eb_kit.web import Page, no_content, ok, path_uuid, read_body, read_query
 
-from .. import flows
 from ..domain.errors import LastAdmin
 from ..domain.members import Member, keep_an_admin
+from ..flows import assisting, revoking
 from ..store import members, orgs, sign_in
 from .routes import routes
 from .shapes import MemberView, UpdateMember
@@ -55,7 +55,7 @@ async def update_member(request: web.Request) -> web.Response:
         member = await _lock_for_change(tx, org_id, path_uuid(request, "user_id"), body.role)
         if member.role != body.role:
             await tx.announce(await members.update_member_role(tx, org_id, member.user_id, body.role))
-            await flows.void_tokens(tx, f"member:{org_id}:{member.user_id}")
+            await revoking.void_tokens(tx, f"member:{org_id}:{member.user_id}")
             member = await members.lock_member(tx, org_id, member.user_id)
         return tx.answer(ok(MemberView.of(member)))
 
@@ -69,8 +69,8 @@ async def remove_member(request: web.Request) -> web.Response:
         await _lock_for_change(tx, org_id, user_id, None)
         await tx.announce(await members.delete_member(tx, org_id, user_id))
         await sign_in.clear_default_org(tx, user_id, org_id)
-        await flows.void_tokens(tx, f"member:{org_id}:{user_id}")
-        await flows.end_lost_assists(tx, user_id)
+        await revoking.void_tokens(tx, f"member:{org_id}:{user_id}")
+        await assisting.end_lost_assists(tx, user_id)
         return tx.answer(no_content())
 
 

@@ -14,9 +14,9 @@ from eb_kit.problems import SAFE_HEADERS
 from eb_kit.service import CONTEXT
 from eb_kit.web import ok, path_text, read_query
 
-from .. import flows
 from ..domain import oidc
 from ..domain.errors import EmailNotVerified, IdentityConflict, OidcRefused, OidcUnavailable, TooManyAttempts
+from ..flows import limits, sealing, signing_in
 from ..outside.oidc import Provider
 from ..store import oidc as store
 from .routes import routes
@@ -25,6 +25,7 @@ from .sign_in import address_of, device_of, note_sign_in
 
 COOKIE_PATH = "/auth/oidc"
 MINUTES_10 = 600
+PURPOSE = "oidc attempt"
 
 
 class Callback(Input):
@@ -77,10 +78,10 @@ async def start(request: web.Request) -> web.Response:
     state, nonce, verifier, browser = (secrets.token_urlsafe(32) for _ in range(4))
     context = request.app[CONTEXT]
     async with context.begin("system:auth") as tx:
-        await flows.limit(tx, "oidc", f"net {address_of(request)}", flows.PER_NETWORK_ADDRESS)
+        await limits.count(tx, "oidc", f"net {address_of(request)}", limits.PER_NETWORK_ADDRESS)
         ends = tx.now + oidc.ATTEMPT_LIFETIME
         attempt = oidc.Attempt(path_text(request, "provider"), nonce, verifier, oidc.sha256(browser), ends)
-        sealed = flows.seal(tx, flows.OIDC_PURPOSE, json.dumps([nonce, verifier]).encode())
+        sealed = sealing.seal(tx, PURPOSE, json.dumps([nonce, verifier]).encode())
         await store.insert_attempt(tx, oidc.sha256(state), attempt, sealed)
     url = oidc.authorization_url(
         at, provider.settings.client_id, _redirect_uri(request), state, nonce, verifier
@@ -115,7 +116,7 @@ async def come_back(request: web.Request) -> web.Response:
     claims = await _claims(provider, token, attempt.nonce)
     identity = oidc.identity_of(claims, provider.settings.trusted_domains)
     async with request.app[CONTEXT].begin("system:auth") as tx:
-        issued = await flows.open_session_of(tx, identity, device_of(request))
+        issued = await signing_in.open_session_of(tx, identity, device_of(request))
     note_sign_in(issued, f"oidc:{path_text(request, 'provider')}")
     response = ok(SessionTokens.of(issued))
     response.headers["Cache-Control"] = "no-store"
@@ -130,7 +131,7 @@ async def _take(request: web.Request, state: str) -> oidc.Attempt:
         if found is None:
             raise OidcRefused
         name, sealed, browser, expires_at = found
-        nonce, verifier = json.loads(flows.unseal(tx, flows.OIDC_PURPOSE, sealed))
+        nonce, verifier = json.loads(sealing.unseal(tx, PURPOSE, sealed))
         attempt = oidc.Attempt(name, nonce, verifier, browser, expires_at)
         is_ours = name == path_text(request, "provider") and expires_at > tx.now
     if not is_ours or not oidc.is_same_browser(attempt, request.cookies.get(_cookie(request)[0], "")):

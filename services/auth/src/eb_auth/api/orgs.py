@@ -13,9 +13,9 @@ from eb_kit.paging import page_of, read_cursor
 from eb_kit.tx import Tx, begin
 from eb_kit.web import Page, created, ok, path_uuid, read_body, read_query
 
-from .. import flows
 from ..domain.errors import OrgSlugTaken, TooManyAttempts
 from ..domain.orgs import DEFAULT_COUNTRY, DEFAULT_TIMEZONE, Org, Project, project_fact
+from ..flows import assisting, limits, organisations
 from ..store import orgs, sign_in
 from .routes import routes
 from .shapes import (
@@ -40,9 +40,9 @@ async def create_org(request: web.Request) -> web.Response:
     user_id = caller(request).user_id
     assert user_id is not None
     async with begin(request) as tx:
-        await flows.limit(tx, "orgs", f"user {user_id}", flows.ORGS_PER_USER)
+        await limits.count(tx, "orgs", f"user {user_id}", limits.ORGS_PER_USER)
         user = await sign_in.get_user(tx, user_id)
-        org = await flows.found_org(tx, new_org(tx, body, user.email), user_id)
+        org = await organisations.found_org(tx, new_org(tx, body, user.email), user_id)
         return tx.answer(created(OrgView.of(org)))
 
 
@@ -97,9 +97,9 @@ async def update_org(request: web.Request) -> web.Response:
     async with begin(request) as tx:
         org = await orgs.lock_org(tx, org_id)
         if changes := _changes(org, body):
-            org = await flows.announce_org(tx, await orgs.update_org(tx, org_id, changes))
+            org = await organisations.announce_org(tx, await orgs.update_org(tx, org_id, changes))
             if changes.get("assist_policy") == "off":
-                await flows.end_assists_in(tx, org_id)
+                await assisting.end_assists_in(tx, org_id)
         return tx.answer(ok(OrgView.of(org)))
 
 

@@ -19,7 +19,7 @@ from ..domain.members import Member
 from ..domain.orgs import Org, Project, is_timezone
 from ..domain.sessions import Session
 from ..domain.tokens import TOKEN_LIFETIME
-from ..flows import Issued
+from ..flows.signing_in import Issued
 from ..store.members import OwnMembership
 
 

@@ -13,9 +13,9 @@ from eb_kit.telemetry import current_request_id
 from eb_kit.tx import begin
 from eb_kit.web import Page, accepted, created, no_content, ok, path_uuid, read_body, read_query
 
-from .. import flows
 from ..domain import tokens
 from ..domain.errors import CodeInvalid, RefreshTokenInvalid, TooManyAttempts
+from ..flows import limits, revoking, signing_in
 from ..store import credentials, members, sessions, sign_in
 from .routes import routes
 from .shapes import (
@@ -47,13 +47,13 @@ def address_of(request: web.Request) -> str:
     return forwarded[:64] if forwarded and is_proxied else remote
 
 
-def device_of(request: web.Request) -> flows.Device:
+def device_of(request: web.Request) -> signing_in.Device:
     """Give where the session will live."""
     agent = request.headers.get("User-Agent", "").replace("\0", "")
-    return flows.Device(agent[:LONGEST_USER_AGENT], address_of(request))
+    return signing_in.Device(agent[:LONGEST_USER_AGENT], address_of(request))
 
 
-def note_sign_in(issued: flows.Issued, method: str) -> None:
+def note_sign_in(issued: signing_in.Issued, method: str) -> None:
     """Log that somebody proved who they are (`code`, `oidc:<provider>`, `refresh`), by ids."""
     log.info(
         "signed in",
@@ -71,8 +71,8 @@ async def login(request: web.Request) -> web.Response:
     """Have a one-time code mailed; 202 with the same answer whether or not the address has an account."""
     body = await read_body(request, Login)
     async with begin(request) as tx:
-        await flows.limit_sign_in(tx, "login", body.email, address_of(request))
-        await flows.send_code(tx, body.email)
+        await limits.count_sign_in(tx, "login", body.email, address_of(request))
+        await signing_in.send_code(tx, body.email)
     return accepted(LoginView())
 
 
@@ -91,8 +91,8 @@ async def open_session(request: web.Request) -> web.Response:
     """
     body = await read_body(request, OpenSession)
     async with begin(request) as tx:
-        await flows.limit_sign_in(tx, "session", body.email, address_of(request))
-        issued = await flows.open_session(tx, body.email, body.code, device_of(request))
+        await limits.count_sign_in(tx, "session", body.email, address_of(request))
+        issued = await signing_in.open_session(tx, body.email, body.code, device_of(request))
     if issued is None:
         raise CodeInvalid
     note_sign_in(issued, "code")
@@ -113,7 +113,7 @@ async def refresh(request: web.Request) -> web.Response:
     """
     body = await read_body(request, RefreshSession)
     async with begin(request) as tx:
-        issued = await flows.refresh(tx, body.refresh_token, body.org_id)
+        issued = await signing_in.refresh(tx, body.refresh_token, body.org_id)
     if issued is None:
         raise RefreshTokenInvalid(error="invalid_grant")
     note_sign_in(issued, "refresh")
@@ -177,5 +177,5 @@ async def end_session(request: web.Request) -> web.Response:
         is_own = session is not None and session.user_id == who.user_id
         if session is None or not (is_own or who.has_role("Operator")):
             raise NotFound
-        await flows.end_session(tx, session, "signed_out" if is_own else "by_operator")
+        await revoking.end_session(tx, session, "signed_out" if is_own else "by_operator")
         return tx.answer(no_content())
