@@ -290,3 +290,24 @@ COMMENT ON FUNCTION platform.audit IS 'Trigger (key columns, org column[, person
 REVOKE EXECUTE ON FUNCTION platform.audit_masked FROM PUBLIC;
 """
 """Revision 14: entries are masked, and noted to be sent."""
+
+AUDIT_NARROWED = r"""
+CREATE OR REPLACE FUNCTION platform.audit_masked(p_row jsonb, p_personal text, p_secret text, p_salt bytea)
+RETURNS jsonb
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog AS $$
+    SELECT (p_row - ARRAY(SELECT split_part(name, '>', 1)
+                            FROM unnest(string_to_array(coalesce(p_secret, ''), ',')) AS name)) || coalesce((
+        SELECT jsonb_object_agg(name, 'sha256:' || encode(sha256(p_salt || convert_to(p_row ->> name, 'UTF8')), 'hex'))
+          FROM unnest(string_to_array(p_personal, ',')) AS name WHERE p_row ->> name IS NOT NULL), '{}') || coalesce((
+        SELECT jsonb_object_agg(name, (
+            SELECT coalesce(jsonb_object_agg(key, left(value, 200)), '{}') FROM jsonb_each_text(p_row -> name)
+             WHERE key = ANY (string_to_array(members, '/'))))
+          FROM unnest(string_to_array(p_secret, ',')) AS part,
+               LATERAL (SELECT split_part(part, '>', 1) AS name, split_part(part, '>', 2) AS members) AS names
+         WHERE members <> '' AND jsonb_typeof(p_row -> name) = 'object'), '{}')
+$$;
+COMMENT ON FUNCTION platform.audit_masked IS
+    'A row as its entry shows it: secrets left out (of column>a/b all but members a and b, as text of 200 characters '
+    'at most), a salted commitment in the place of each personal value.';
+"""
+"""Revision 15: of a column that holds JSON, some members may be shown."""

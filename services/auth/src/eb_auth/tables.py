@@ -286,6 +286,14 @@ audit_chain_head = Table(
         nullable=False,
         comment="HMAC of chain, seq and hash with a key that the database lacks.",
     ),
+    Column(
+        "anchored_seq",
+        BigInteger,
+        nullable=False,
+        server_default="0",
+        comment="Up to where the head was noted in the chain of heads; only a list of work, no proof.",
+    ),
+    Index("audit_chain_head_unanchored", "chain_id", postgresql_where=text("anchored_seq < seq")),
 )
 
 audit_personal = Table(
