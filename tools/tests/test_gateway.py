@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -16,9 +17,11 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
-from eb_kit.problems import SAFE_HEADERS
+from eb_kit.problems import MEDIA_TYPE, SAFE_HEADERS
 from eb_kit.routing import Route
-from eb_tools.gateway import Backend, Options, RouteTable, read_routes, render
+from eb_tools import manifests
+from eb_tools.debian import find_programs
+from eb_tools.gateway import EARLY, Backend, Options, RouteTable, early_answers, read_routes, render
 from eb_tools.haproxy import Gateway
 from eb_tools.openapi import all_routes
 from eb_tools.ports import free_port
@@ -261,10 +264,67 @@ async def test_what_a_service_broke_off_is_sent_again_only_if_it_is_a_get(front:
     assert BROKEN == ["POST", "GET"]
 
 
+def _read(answered: bytes) -> tuple[int, dict[str, str], bytes]:
+    """Take a raw answer apart: status, headers by their names in lower case, body."""
+    head, _, body = answered.replace(b"\r\n", b"\n").partition(b"\n\n")
+    first, *lines = head.decode().splitlines()
+    headers = dict(line.split(": ", 1) for line in lines)
+    return int(first.split()[1]), {name.lower(): value for name, value in headers.items()}, body
+
+
+def _is_whole_problem(answered: bytes, status: int) -> bool:
+    found, headers, body = _read(answered)
+    members = json.loads(body)
+    wanted = {"content-type": MEDIA_TYPE, "connection": "close", "content-length": str(len(body))}
+    wanted |= {name.lower(): value for name, value in SAFE_HEADERS.items()}
+    return (
+        (found, members["status"], members["code"]) == (status, status, EARLY[status].code)
+        and wanted.items() <= headers.items()
+        and set(members) == {"type", "title", "status", "detail", "instance", "code", "errors", "trace_id"}
+    )
+
+
+def _haproxy_version() -> tuple[int, ...]:
+    programs = find_programs()
+    argv = [str(programs.haproxy), "-v"]
+    said = subprocess.run(argv, env=programs.environment(), capture_output=True, text=True, check=True).stdout
+    found = re.search(r"version (\d+)[.](\d+)[.](\d+)", said)
+    assert found, said
+    return tuple(map(int, found.groups()))
+
+
+def _must_be_early(answered: bytes, *statuses: int) -> None:
+    """Expect a refusal by the protocol layer: a problem from 3.2.3 on, before that the same status in plain words."""
+    status, headers, body = _read(answered)
+    assert status in statuses
+    assert headers["connection"] == "close"
+    if _haproxy_version() >= (3, 2, 3):
+        assert _is_whole_problem(answered, status)
+    else:
+        assert re.fullmatch(rb"<html><body><h1>4\d\d [\w -]+</h1>\n[\w ',.]+\n</body></html>\n", body)
+
+
+@pytest.mark.parametrize("name", sorted(early_answers()))
+def test_what_never_became_a_request_is_answered_by_a_whole_problem(name: str) -> None:
+    plain, strict = early_answers()[name].encode(), early_answers(is_https=True)[name].encode()
+
+    assert _is_whole_problem(plain, int(name.removesuffix(".http")))
+    assert _is_whole_problem(strict, int(name.removesuffix(".http")))
+    assert _read(strict)[1]["strict-transport-security"] == "max-age=31536000; includeSubDomains"
+
+
+def test_the_gateways_image_takes_these_answers() -> None:
+    version = tuple(map(int, manifests.HAPROXY.removeprefix("haproxy:").split(".")))
+    config, *_ = manifests.front()
+
+    assert version >= (3, 2)
+    assert set(config["data"]) == {"haproxy.cfg", *early_answers()}
+
+
 async def test_slow_headers_are_cut_off_with_408(front: Front) -> None:
     answered = await front.raw(b"GET /catalog/skus HTTP/1.1\r\nHost: a\r\nX-Slow: ")
 
-    assert answered.startswith(b"HTTP/1.1 408 ")
+    _must_be_early(answered, 408)
 
 
 async def test_a_sender_that_a_service_gave_up_is_cut_off(front: Front) -> None:
@@ -286,13 +346,25 @@ async def test_a_sender_that_a_service_gave_up_is_cut_off(front: Front) -> None:
         b"GET /catalog\x00 HTTP/1.1\r\nHost: a\r\n\r\n",
         b"POST /catalog HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
         b"POST /catalog HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
+        b"POST /catalog HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n",
+        b"POST /catalog HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"GET /catalog HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"a" * 40,
         b"nonsense\r\n\r\n",
     ],
 )
 async def test_what_is_no_http_or_too_long_answers_400(front: Front, sent: bytes) -> None:
     answered = await front.raw(sent)
 
-    assert answered.startswith(b"HTTP/1.1 400 ")
+    _must_be_early(answered, 400, 414, 422, 431)
+
+
+async def test_a_second_request_that_is_none_is_refused_like_a_first(front: Front) -> None:
+    answered = await front.raw(b"GET /nothing HTTP/1.1\r\nHost: a\r\n\r\nnonsense\r\n\r\n")
+    second = answered.index(b"HTTP/1.1 400")
+
+    assert answered.startswith(b"HTTP/1.1 404")
+    _must_be_early(answered[second:], 400)
 
 
 async def test_trace_and_connect_are_refused(front: Front) -> None:

@@ -76,7 +76,7 @@ def test_every_service_has_a_workload_that_opens_each_of_its_doors() -> None:
 
 def test_a_changed_file_of_the_base_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manifests, "BASE", tmp_path)
-    monkeypatch.setattr(manifests, "CONFIG", tmp_path / "haproxy.cfg")
+    monkeypatch.setattr(manifests, "GATEWAY", tmp_path)
     manifests.main()
     assert manifests.problems() == []
 

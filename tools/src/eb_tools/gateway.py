@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,22 @@ REFUSALS: tuple[type[Refusal], ...] = (
     problems.Unavailable,
     problems.GatewayTimeout,
 )
+EARLY: Mapping[int, type[Refusal]] = {
+    400: problems.MalformedRequest,
+    408: problems.BodyTooSlow,
+    413: problems.BodyTooLarge,
+    414: problems.MalformedRequest,
+    422: problems.MalformedRequest,
+    431: problems.MalformedRequest,
+    500: problems.InternalError,
+    501: problems.MalformedRequest,
+}
+"""What HAProxy's protocol layer answers before there is a request with a path or a trace, by status."""
+SINCE_3_3 = (414, 431)
+"""Statuses that older HAProxies refuse in their configuration; they say 400 instead."""
+CONFIG = "haproxy.cfg"
 SPAN_ID = "%[uuid,field(5,-)]%[uuid,field(2,-)]"
-YEAR_S = 365 * 24 * 3600
+STRICT = f"max-age={365 * 24 * 3600}; includeSubDomains"
 READ_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
@@ -157,6 +172,8 @@ def _global() -> list[str]:
         "# Request line and headers together must fit; more is a 400.",
         "tune.bufsize 16384",
         "tune.http.maxhdr 100",
+        "# Files named below lie beside this one.",
+        "default-path config",
     ]
 
 
@@ -189,22 +206,52 @@ def _ms(seconds: float) -> str:
 def _error(refusal: type[Refusal]) -> str:
     """Write the answer for one status; the words are those of the services."""
     status = problems.status_of(refusal)
+    return f"http-error status {status} {_answer(refusal)}"
+
+
+def _answer(refusal: type[Refusal]) -> str:
+    """Write type, body and headers of an answer about a request that has a path and a trace."""
+    status = problems.status_of(refusal)
+    body = _members(refusal, status, "%[var(txn.path)]", "%[var(txn.trace_id)]")
+    written = " ".join(f"hdr {name} {_quoted(value)}" for name, value in _headers(status).items())
+    return f"content-type {problems.MEDIA_TYPE} lf-string '{body}' {written}"
+
+
+def _members(refusal: type[Refusal], status: int, instance: str, trace_id: str) -> str:
     members = {
         "type": f"/docs#problem-{refusal.code}",
         "title": refusal.title,
         "status": status,
         "detail": refusal.title,
-        "instance": "%[var(txn.path)]",
+        "instance": instance,
         "code": refusal.code,
         "errors": [],
-        "trace_id": "%[var(txn.trace_id)]",
+        "trace_id": trace_id,
     }
-    body = json.dumps(members, separators=(",", ":"))
+    return json.dumps(members, separators=(",", ":"))
+
+
+def _headers(status: int) -> dict[str, str]:
     headers = dict(problems.SAFE_HEADERS)
     if status in problems.RETRY_AFTER_S:
         headers["Retry-After"] = str(problems.RETRY_AFTER_S[status])
-    written = " ".join(f"hdr {name} {_quoted(value)}" for name, value in headers.items())
-    return f"http-error status {status} content-type {problems.MEDIA_TYPE} lf-string '{body}' {written}"
+    return headers
+
+
+def early_answers(*, is_https: bool = False) -> dict[str, str]:
+    """Give the files that lie beside haproxy.cfg: whole answers for what never became a request.
+
+    HAProxy takes them from 3.2 on; older ones say these few in words of their own.
+    """
+    insisted = {"Strict-Transport-Security": STRICT} if is_https else {}
+    return {f"{status}.http": _whole(status, refusal, insisted) for status, refusal in EARLY.items()}
+
+
+def _whole(status: int, refusal: type[Refusal], more: Mapping[str, str]) -> str:
+    body = _members(refusal, status, "", "")
+    headers = {"Content-Type": problems.MEDIA_TYPE, "Content-Length": str(len(body)), "Connection": "close"}
+    lines = [f"{name}: {value}" for name, value in (headers | _headers(status) | dict(more)).items()]
+    return "\n".join([f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *lines, "", body])
 
 
 def _quoted(value: str) -> str:
@@ -215,6 +262,7 @@ def _frontend(table: RouteTable, options: Options) -> list[str]:
     return [
         "frontend front",
         f"bind {options.bind}",
+        *_early(),
         'log-format \'{"at":"%tr","status":%ST,"method":"%[var(txn.method),json(utf8s)]","path":"%[var(txn.path)]",'
         '"service":"%b","ms":%Ta,"ended":"%tsc","request_id":"%[var(txn.request_id)]"}\'',
         *_identify(),
@@ -228,6 +276,13 @@ def _frontend(table: RouteTable, options: Options) -> list[str]:
         *(_insist_on_tls() if options.is_https else ()),
         "default_backend nowhere\n\nbackend nowhere\n  http-request deny deny_status 404",
     ]
+
+
+def _early() -> Iterator[str]:
+    yield from (f"errorfile {status} {status}.http" for status in EARLY if status not in SINCE_3_3)
+    yield ".if version_atleast(3.3)"
+    yield from (f"errorfile {status} {status}.http" for status in SINCE_3_3)
+    yield ".endif"
 
 
 def _identify() -> Iterator[str]:
@@ -253,8 +308,7 @@ def _clean() -> Iterator[str]:
 
 def _insist_on_tls() -> Iterator[str]:
     """Tell browsers to come by https only, for a year (RFC 6797); for gateways that clients reach by https."""
-    policy = f"max-age={YEAR_S}; includeSubDomains"
-    yield f'http-after-response set-header Strict-Transport-Security "{policy}"'
+    yield f'http-after-response set-header Strict-Transport-Security "{STRICT}"'
 
 
 def _limit_bodies(table: RouteTable) -> Iterator[str]:
@@ -263,7 +317,8 @@ def _limit_bodies(table: RouteTable) -> Iterator[str]:
     for entry in reversed(table.entries):
         if entry.body_limit_bytes != table.body_limit_bytes:
             yield f"http-request set-var(txn.limit) int({entry.body_limit_bytes}) if {entry.condition}"
-    yield "http-request deny deny_status 413 if { req.hdr_val(content-length),sub(txn.limit) gt 0 }"
+    too_long = "{ req.hdr_val(content-length),sub(txn.limit) gt 0 }"
+    yield f"http-request deny deny_status 413 {_answer(problems.BodyTooLarge)} if {too_long}"
 
 
 def _count(table: RouteTable, scale: float) -> Iterator[str]:

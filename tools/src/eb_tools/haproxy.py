@@ -44,8 +44,9 @@ class Gateway:
         """Write and check the configuration, then start; Trouble with HAProxy's own words if it is refused."""
         programs = await asyncio.to_thread(find_programs)
         self._folder.mkdir(parents=True, exist_ok=True)
-        file = self._folder / "haproxy.cfg"
-        file.write_text(self._config)
+        file = self._folder / gateway.CONFIG
+        for name, text in {**gateway.early_answers(), gateway.CONFIG: self._config}.items():
+            (self._folder / name).write_text(text)
         environment = programs.environment()
         check = [str(programs.haproxy), "-c", "-q", "-f", str(file)]
         done = await asyncio.to_thread(

@@ -18,8 +18,10 @@ from eb_tools.paths import repository
 from eb_tools.services import NAMES, schema_of
 
 BASE = repository() / "deploy" / "k8s" / "base"
-CONFIG = repository() / "deploy" / "gateway" / "haproxy.cfg"
+GATEWAY = repository() / "deploy" / "gateway"
 IMAGE = "event-builder"
+HAPROXY = "haproxy:3.2"
+"""The oldest branch that answers in our words what never became a request."""
 VERSION = "0.1.0"
 HTTP_PORT, ADMIN_PORT = 8000, 9000
 GATEWAY_PORT = 8080
@@ -236,7 +238,7 @@ def front() -> list[Manifest]:
     """Write the gateway: HAProxy with the configuration made from the routes."""
     container = {
         "name": "haproxy",
-        "image": "haproxy:3.0",
+        "image": HAPROXY,
         "ports": [{"name": "http", "containerPort": GATEWAY_PORT}],
         "readinessProbe": {"tcpSocket": {"port": "http"}, "periodSeconds": 3},
         "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
@@ -260,7 +262,7 @@ def front() -> list[Manifest]:
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": "gateway", "labels": labels("gateway")},
-        "data": {"haproxy.cfg": gateway_config(is_https=True)},
+        "data": {gateway.CONFIG: gateway_config(is_https=True), **gateway.early_answers(is_https=True)},
     }
     return [config, deployed, service("gateway", {"http": 80}), disruption_budget("gateway")]
 
@@ -294,13 +296,18 @@ def _text(manifests: list[Manifest]) -> str:
 
 def wanted() -> dict[Path, str]:
     """Give every generated file with its text."""
-    return {BASE / name: text for name, text in files().items()} | {CONFIG: gateway_config()}
+    beside = {GATEWAY / name: text for name, text in gateway.early_answers().items()}
+    return {BASE / name: text for name, text in files().items()} | {
+        GATEWAY / gateway.CONFIG: gateway_config(),
+        **beside,
+    }
 
 
 def problems() -> list[str]:
     """Say which files differ from the model."""
     made = wanted()
-    there = {path: path.read_text() for path in [*BASE.glob("*.yaml"), CONFIG] if path.exists()}
+    found = [*BASE.glob("*.yaml"), *GATEWAY.glob("*.http"), *GATEWAY.glob("*.cfg")]
+    there = {path: path.read_text() for path in found}
     return [
         f"{path} differs from eb_tools.manifests; write it again: make docs"
         for path in sorted(made.keys() | there.keys())
@@ -311,7 +318,7 @@ def problems() -> list[str]:
 def main() -> None:
     """Write them."""
     BASE.mkdir(parents=True, exist_ok=True)
-    for stale in BASE.glob("*.yaml"):
+    for stale in [*BASE.glob("*.yaml"), *GATEWAY.glob("*.http")]:
         stale.unlink()
     for path, text in wanted().items():
         path.write_text(text)
