@@ -1,8 +1,11 @@
-"""Partners may name the organisation whose members act for them.
+"""Partners may name the organisation whose members act for them, and their facts have versions.
 
 Revision: 20250920_16, after 20250920_15.
-Downgrade: nothing is lost.
+Downgrade: organisations and versions of partners are kept aside and brought back by the next upgrade.
+Nothing is lost.
 """
+
+from kit_tables import run
 
 revision = "20250920_16"
 down_revision = "20250920_15"
@@ -11,8 +14,38 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Nothing yet."""
+    """Add the columns, bring back what was kept."""
+    run(COLUMNS + RESTORE)
 
 
 def downgrade() -> None:
-    """Nothing yet."""
+    """Set the columns aside, then drop them."""
+    run(KEEP + TAKE_COLUMNS)
+
+
+COLUMNS = """
+ALTER TABLE ledger.partner ADD COLUMN org_id uuid, ADD COLUMN version bigint NOT NULL DEFAULT 1;
+"""
+
+KEEP = f"""
+CREATE TABLE kept."{revision}:ledger.partner" AS
+    SELECT partner_id, org_id, version FROM ledger.partner WHERE org_id IS NOT NULL OR version > 1;
+"""
+
+RESTORE = f"""
+DO $$
+BEGIN
+    IF to_regclass('kept."{revision}:ledger.partner"') IS NOT NULL THEN
+        ALTER TABLE ledger.partner DISABLE TRIGGER audit;
+        UPDATE ledger.partner AS p SET org_id = k.org_id, version = k.version
+            FROM kept."{revision}:ledger.partner" AS k WHERE p.partner_id = k.partner_id;
+        ALTER TABLE ledger.partner ENABLE TRIGGER audit;
+        DROP TABLE kept."{revision}:ledger.partner";
+    END IF;
+END
+$$;
+"""
+
+TAKE_COLUMNS = """
+ALTER TABLE ledger.partner DROP COLUMN org_id, DROP COLUMN version;
+"""

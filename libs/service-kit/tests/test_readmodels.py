@@ -9,6 +9,7 @@ from typing import Any
 
 from eb_contracts.auth import OrgChanged
 from eb_contracts.ids import new_id
+from eb_contracts.ledger import PartnerChanged
 from eb_kit import readmodels
 from eb_kit.bus import Handlers
 from eb_kit.testing import Client
@@ -122,6 +123,23 @@ async def test_a_new_reader_asks_for_a_snapshot_and_is_ready_when_it_is_applied(
 
             await until(ready, 40)
             assert len(await rows(client)) == 1203
+
+
+async def test_a_service_is_ready_without_what_it_only_follows(
+    fresh_db: ClonedDatabase, fresh_bus: str
+) -> None:
+    follower, owner, partner = Owner([]).handlers, Handlers(), new_id()
+    follower.follows(PartnerChanged)
+
+    async def list_partners(tx: Any, after: str | None, limit: int) -> Sequence[PartnerChanged]:
+        return [PartnerChanged(version=7, partner_id=partner)]
+
+    owner.owns("partner", list_partners)
+    async with consuming(service("auth", follower), fresh_db, fresh_bus) as client:
+        assert (await client.context.bus.readiness()) == {"read_models": True}
+        async with consuming(service("ledger", owner), fresh_db, fresh_bus):
+            heard = "SELECT version FROM known WHERE entity = 'partner' AND entity_id = $1"
+            await until(lambda: client.context.pool.fetchval(heard, str(partner)), 40)
 
 
 async def test_a_read_model_dropped_and_rebuilt_while_facts_arrive_ends_equal_to_its_source(

@@ -48,6 +48,7 @@ async def test_facts_leave(fresh_db: ClonedDatabase, fresh_bus: str, tmp_path: P
         "auth.project.changed.v1",
         "auth.signing_key.changed.v1",
         "auth.access.revoked.v1",
+        "kit.snapshot.requested.v1",  # of partners, which are the ledger's
     }
     await owner.close()
 

@@ -1,10 +1,10 @@
-"""Facts of the ledger: entries that were posted."""
+"""Facts of the ledger: entries that were posted, and who acts for a partner."""
 
 from __future__ import annotations
 
 from uuid import UUID
 
-from .base import Body, Message, register
+from .base import Body, EntityFact, Message, register
 
 
 class PostedEntry(Body):
@@ -27,3 +27,17 @@ class EntriesPosted(Message):
     @property
     def weight(self) -> int:
         return len(self.entries)
+
+
+@register
+class PartnerChanged(EntityFact):
+    """A partner, and the organisation whose members act for it, if it names one. No name, no destination."""
+
+    TYPE = "ledger.partner.changed.v1"
+    ENTITY = "partner"
+    partner_id: UUID
+    org_id: UUID | None = None
+
+    @property
+    def entity_id(self) -> str:
+        return str(self.partner_id)

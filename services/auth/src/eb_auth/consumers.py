@@ -1,8 +1,10 @@
-"""Bus doors of the auth service: audit entries of all services are chained; its entities go again to who asks."""
+"""Bus doors of the auth service: audit entries of all services are chained; its entities go again to who asks; of
+partners it keeps which organisation acts for them."""
 
 from __future__ import annotations
 
 from eb_contracts.audit import AuditRecorded
+from eb_contracts.ledger import PartnerChanged
 from eb_kit.bus import Handlers
 from eb_kit.tx import Tx
 
@@ -12,6 +14,7 @@ from .store.facts import LISTERS
 handlers = Handlers()
 for entity, lister in LISTERS.items():
     handlers.owns(entity, lister)
+handlers.follows(PartnerChanged)
 
 
 @handlers.consumes(AuditRecorded, queue="audit", max_messages=200, max_weight=5_000)

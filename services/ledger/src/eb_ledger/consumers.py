@@ -1,4 +1,5 @@
-"""Bus doors: priced charges become lines; organisations that were ever roots get their billing account."""
+"""Bus doors: priced charges become lines; organisations that were ever roots get their billing account; partners go
+again to who asks."""
 
 from __future__ import annotations
 
@@ -10,8 +11,10 @@ from eb_kit.tx import Tx
 from . import flows
 from .domain.partners import ALWAYS
 from .domain.payers import ParentLinks
+from .store import partners
 
 handlers = Handlers()
+handlers.owns("partner", partners.list_partner_facts)
 
 
 @handlers.consumes(ChargePriced, queue="charges", max_weight=5_000)

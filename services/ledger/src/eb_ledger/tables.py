@@ -55,6 +55,8 @@ partner = Table(
     _text("payout_provider"),
     _text("destination", nullable=True),
     _at("created_at"),
+    Column("org_id", Uuid),
+    Column("version", BigInteger, nullable=False, server_default="1"),
 )
 
 partner_tier = Table(

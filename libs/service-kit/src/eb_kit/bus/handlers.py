@@ -48,6 +48,7 @@ class Handlers:
     def __init__(self) -> None:
         self.families: dict[str, Family] = {}
         self.kept: dict[str, type[EntityFact]] = {}
+        self.followed: set[str] = set()
         self.hooks: dict[str, Hook[Any]] = {}
         self.owned: dict[str, Lister] = {}
 
@@ -77,6 +78,11 @@ class Handlers:
             return hook
 
         return enter
+
+    def follows(self, *facts: type[EntityFact]) -> None:
+        """Keep these facts, too, but be ready without them: where one is missing, something is only not shown yet."""
+        self.keeps(*facts)
+        self.followed |= {fact.ENTITY for fact in facts}
 
     def owns(self, entity: str, lister: Lister) -> None:
         """Answer snapshot requests for an entity: `lister(tx, after_id, limit)` gives facts ordered by id."""

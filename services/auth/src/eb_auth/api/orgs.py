@@ -8,7 +8,7 @@ from aiohttp import web
 
 from eb_contracts.errors import NotFound
 from eb_contracts.ids import new_id
-from eb_kit.access import ContextMismatch, Forbidden, caller, reach
+from eb_kit.access import Caller, ContextMismatch, Forbidden, caller, reach
 from eb_kit.paging import page_of, read_cursor
 from eb_kit.tx import Tx, begin
 from eb_kit.web import Page, created, ok, path_uuid, read_body, read_query
@@ -65,7 +65,10 @@ def new_org(tx: Tx, body: CreateOrg, billing_email: str, parent: Org | None = No
 
 @routes.get("/orgs/{org_id}", answer=OrgView | PublicOrgView, errors=(NotFound,))
 async def get_org(request: web.Request) -> web.Response:
-    """Give an organisation; of a public one a stranger who is signed in sees name and slug."""
+    """Give an organisation; of one that shows itself to them a stranger who is signed in sees name and slug.
+
+    `public` shows it to everybody, `partners` to whose context is the organisation of a partner.
+    """
     org_id = path_uuid(request, "org_id")
     refusal: NotFound | ContextMismatch | None = None
     try:
@@ -73,12 +76,21 @@ async def get_org(request: web.Request) -> web.Response:
     except (NotFound, ContextMismatch) as outside:
         refusal = outside
     async with begin(request) as tx:
+        # before it is known whether there is such an organisation: the time tells nothing
+        shown = await _shown_to(tx, caller(request)) if refusal else ()
         org = await orgs.get_org(tx, org_id)
     if refusal is None:
         return ok(OrgView.of(org))
-    if org.visibility != "public" or caller(request).kind != "user":
+    if org.visibility not in shown:
         raise refusal
     return ok(PublicOrgView.of(org))
+
+
+async def _shown_to(tx: Tx, who: Caller) -> tuple[str, ...]:
+    """Name the visibilities that show an organisation to a stranger: people only, not keys or helpers."""
+    if who.kind != "user":
+        return ()
+    return ("public", "partners") if await orgs.is_partner(tx, who.org_id) else ("public",)
 
 
 @routes.patch("/orgs/{org_id}", body=UpdateOrg, answer=OrgView, errors=(NotFound, OrgSlugTaken))

@@ -63,6 +63,17 @@ async def get_org(tx: Tx, org_id: UUID) -> Org:
     return Org(*row)
 
 
+async def is_partner(tx: Tx, org_id: UUID | None) -> bool:
+    """Tell whether the organisation's members act for a partner."""
+    return bool(
+        await tx.fetchval(
+            "SELECT EXISTS (SELECT 1 FROM known WHERE entity = 'partner' AND NOT is_deleted"
+            " AND body ->> 'org_id' = $1)",
+            str(org_id) if org_id else None,
+        )
+    )
+
+
 async def lock_org(tx: Tx, org_id: UUID) -> Org:
     """Lock an organisation's row until `tx` ends; who changes its settings or its members holds it. Raises NotFound."""
     row = await tx.fetchrow(

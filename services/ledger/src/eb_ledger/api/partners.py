@@ -7,7 +7,7 @@ from uuid import UUID
 
 from aiohttp import web
 
-from eb_contracts.errors import Fault
+from eb_contracts.errors import Fault, NotFound
 from eb_contracts.ids import new_id
 from eb_kit.access import reach
 from eb_kit.inputs import Page
@@ -18,6 +18,7 @@ from eb_kit.web import created, ok, page_of, path_uuid, read_body, read_cursor, 
 from ..domain.attribution import PartnerOfRecord, check_range, por_status
 from ..domain.errors import (
     AmountInvalid,
+    OrgUnknown,
     PartnerUnknown,
     PctInvalid,
     PorOverlap,
@@ -25,7 +26,7 @@ from ..domain.errors import (
     RangeEmpty,
     RateConflict,
 )
-from ..domain.partners import ALWAYS, CommissionRate, Partner, check_minima, check_pct
+from ..domain.partners import ALWAYS, CommissionRate, Partner, check_minima, check_pct, partner_fact
 from ..store import accounts
 from ..store import partners as store
 from .routes import reach_list, routes
@@ -42,12 +43,18 @@ from .shapes import (
     RateView,
 )
 
+CLEARABLE = frozenset({"destination", "org_id"})
+"""What of a partner a patch may take away."""
 
-@routes.post("/partners", body=CreatePartner, answer=PartnerView, status=201, errors=(AmountInvalid,))
+
+@routes.post(
+    "/partners", body=CreatePartner, answer=PartnerView, status=201, errors=(AmountInvalid, OrgUnknown)
+)
 async def create_partner(request: web.Request) -> web.Response:
     """Create a partner with its first tier; 201 with it."""
     body = await read_body(request, CreatePartner)
     check_minima(body.min_payout)
+    await _reach_org(request, body.org_id)
     async with begin(request) as tx:
         partner = Partner(
             partner_id=new_id(),
@@ -58,9 +65,22 @@ async def create_partner(request: web.Request) -> web.Response:
             payout_provider=body.payout_provider,
             destination=body.destination,
             created_at=tx.now,
+            org_id=body.org_id,
+            version=1,
         )
         await store.insert_partner(tx, partner)
+        await tx.announce(partner_fact(partner))
         return tx.answer(created(PartnerView.of(partner)))
+
+
+async def _reach_org(request: web.Request, org_id: UUID | None) -> None:
+    """Refuse an organisation that isn't there for the caller; raises OrgUnknown."""
+    if org_id is None:
+        return
+    try:
+        await reach(request, org_id)
+    except NotFound:
+        raise OrgUnknown.of(org_id) from None
 
 
 @routes.get("/partners", query=Page, answer=list[PartnerView])
@@ -75,15 +95,20 @@ async def list_partners(request: web.Request) -> web.Response:
     )
 
 
-@routes.patch("/partners/{partner_id}", body=PatchPartner, answer=PartnerView, errors=(AmountInvalid,))
+@routes.patch(
+    "/partners/{partner_id}", body=PatchPartner, answer=PartnerView, errors=(AmountInvalid, OrgUnknown)
+)
 async def patch_partner(request: web.Request) -> web.Response:
     """Change a partner; a new tier is effective-dated and leaves earlier charges alone."""
     body = await read_body(request, PatchPartner)
     _check_patch(body)
+    await _reach_org(request, body.org_id)
     async with begin(request) as tx:
         partner = await store.lock_partner(tx, path_uuid(request, "partner_id"))
         if (patched := _patched(partner, body)) != partner:
+            patched = replace(patched, version=partner.version + 1)
             await store.update_partner(tx, patched)
+            await tx.announce(partner_fact(patched))
         if body.tier is not None:
             await store.put_tier(tx, partner.partner_id, body.tier, body.tier_from or tx.minute)
         return ok(PartnerView.of(await store.lock_partner(tx, partner.partner_id)))
@@ -91,7 +116,7 @@ async def patch_partner(request: web.Request) -> web.Response:
 
 def _check_patch(body: PatchPartner) -> None:
     """Refuse to remove what a partner must have, and an instant for no tier; raises BodyInvalid."""
-    cleared = [name for name in body.model_fields_set - {"destination"} if getattr(body, name) is None]
+    cleared = [name for name in body.model_fields_set - CLEARABLE if getattr(body, name) is None]
     if body.tier_from is not None and body.tier is None:
         cleared.append("tier")
     if cleared:
@@ -101,12 +126,9 @@ def _check_patch(body: PatchPartner) -> None:
 
 
 def _patched(partner: Partner, body: PatchPartner) -> Partner:
-    """Apply what was sent; only `destination` may become null."""
-    sent = {name: getattr(body, name) for name in ("name", "min_payout", "payout_provider")}
-    changed = replace(partner, **{name: value for name, value in sent.items() if value is not None})
-    return (
-        replace(changed, destination=body.destination) if "destination" in body.model_fields_set else changed
-    )
+    """Apply what was sent; the tier is put apart."""
+    sent = body.model_fields_set - {"tier", "tier_from"}
+    return replace(partner, **{name: getattr(body, name) for name in sent})
 
 
 @routes.put(

@@ -26,7 +26,10 @@ Provider = Literal["sandbox", "stripe", "aba"]
 
 
 class CreatePartner(Input):
-    """A partner. Its first tier holds since ever unless `tier_from` says otherwise."""
+    """A partner. Its first tier holds since ever unless `tier_from` says otherwise.
+
+    Members of the organisation `org_id` act for it.
+    """
 
     name: Name
     tier: Key
@@ -34,6 +37,7 @@ class CreatePartner(Input):
     min_payout: dict[CurrencyIn, Decimal] = Field(default_factory=dict)
     payout_provider: Provider = "sandbox"
     destination: Annotated[str, Text(1, 200)] | None = None
+    org_id: UUID | None = None
 
 
 class PatchPartner(Input):
@@ -45,6 +49,7 @@ class PatchPartner(Input):
     min_payout: dict[CurrencyIn, Decimal] | None = None
     payout_provider: Provider | None = None
     destination: Annotated[str, Text(1, 200)] | None = None
+    org_id: UUID | None = None
 
 
 class PartnerView(View):
@@ -57,6 +62,7 @@ class PartnerView(View):
     min_payout: dict[str, Money]
     payout_provider: str
     destination: str | None
+    org_id: UUID | None
     created_at: datetime
 
     @classmethod
@@ -72,6 +78,7 @@ class PartnerView(View):
             },
             payout_provider=partner.payout_provider,
             destination=partner.destination,
+            org_id=partner.org_id,
             created_at=partner.created_at,
         )
 

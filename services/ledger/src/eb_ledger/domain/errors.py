@@ -42,6 +42,18 @@ class PartnerUnknown(Refusal):
         return cls(faults=(Fault("/partner_id", cls.code, f"There is no partner {partner_id}."),))
 
 
+class OrgUnknown(Refusal):
+    """The body names an organisation that doesn't exist."""
+
+    code = "org_unknown"
+    title = "There is no such organisation."
+
+    @classmethod
+    def of(cls, org_id: UUID) -> OrgUnknown:
+        """Name the organisation that isn't there, with the pointer to it."""
+        return cls(faults=(Fault("/org_id", cls.code, f"There is no organisation {org_id}."),))
+
+
 class AmountInvalid(Refusal):
     """An amount in the body is negative or finer than its currency's minor unit."""
 

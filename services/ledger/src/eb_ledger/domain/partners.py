@@ -9,6 +9,7 @@ from decimal import Decimal
 from uuid import UUID
 
 from eb_contracts.errors import Fault
+from eb_contracts.ledger import PartnerChanged
 
 from .commission import LARGEST, minor_unit
 from .errors import AmountInvalid, PctInvalid
@@ -21,7 +22,10 @@ PCT_UNIT = Decimal("0.01")
 
 @dataclass(frozen=True, slots=True)
 class Partner:
-    """A partner and its newest tier. `min_payout` is the least amount paid at once, by currency."""
+    """A partner and its newest tier. `min_payout` is the least amount paid at once, by currency.
+
+    Members of the organisation `org_id` act for it. `version` counts its changes.
+    """
 
     partner_id: UUID
     name: str
@@ -31,6 +35,8 @@ class Partner:
     payout_provider: str
     destination: str | None
     created_at: datetime
+    org_id: UUID | None
+    version: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,11 @@ class BillingAccount:
     notes: str | None
     is_default: bool
     created_at: datetime
+
+
+def partner_fact(partner: Partner) -> PartnerChanged:
+    """Give what other services may know of a partner."""
+    return PartnerChanged(version=partner.version, partner_id=partner.partner_id, org_id=partner.org_id)
 
 
 def check_minima(min_payout: Mapping[str, Decimal]) -> None:

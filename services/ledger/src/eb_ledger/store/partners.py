@@ -9,11 +9,12 @@ from uuid import UUID
 import asyncpg
 
 from eb_contracts.errors import NotFound
+from eb_contracts.ledger import PartnerChanged
 from eb_kit.tx import Tx
 
 from ..domain.attribution import PartnerOfRecord
 from ..domain.errors import PartnerUnknown, PorOverlap, RateConflict
-from ..domain.partners import CommissionRate, Partner
+from ..domain.partners import CommissionRate, Partner, partner_fact
 from .lookups import POR_COLUMNS
 
 OVERLAPS = (
@@ -24,7 +25,8 @@ OVERLAPS = (
 OVERLAPPED = (asyncpg.ExclusionViolationError, asyncpg.UniqueViolationError)
 PARTNERS = (
     "SELECT p.partner_id, p.name, t.tier, t.effective_at AS tier_from, p.min_payout, p.payout_provider,"
-    " p.destination, p.created_at FROM partner p CROSS JOIN LATERAL (SELECT tier, effective_at FROM partner_tier"
+    " p.destination, p.created_at, p.org_id, p.version FROM partner p"
+    " CROSS JOIN LATERAL (SELECT tier, effective_at FROM partner_tier"
     " WHERE partner_id = p.partner_id ORDER BY effective_at DESC LIMIT 1) AS t"
 )
 
@@ -32,14 +34,16 @@ PARTNERS = (
 async def insert_partner(tx: Tx, partner: Partner) -> None:
     """Keep a new partner with its first tier."""
     await tx.execute(
-        "INSERT INTO partner (partner_id, name, min_payout, payout_provider, destination, created_at)"
-        " VALUES ($1, $2, $3, $4, $5, $6)",
+        "INSERT INTO partner (partner_id, name, min_payout, payout_provider, destination, created_at, org_id, version)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
         partner.partner_id,
         partner.name,
         dict(partner.min_payout),
         partner.payout_provider,
         partner.destination,
         partner.created_at,
+        partner.org_id,
+        partner.version,
     )
     await put_tier(tx, partner.partner_id, partner.tier, partner.tier_from)
 
@@ -64,16 +68,28 @@ async def lock_partner(tx: Tx, partner_id: UUID) -> Partner:
 
 
 async def update_partner(tx: Tx, partner: Partner) -> None:
-    """Write name, minima, provider and destination of a locked partner."""
+    """Write name, minima, provider, destination, organisation and version of a locked partner."""
     await tx.execute(
-        "UPDATE partner SET name = $2, min_payout = $3, payout_provider = $4, destination = $5"
-        " WHERE partner_id = $1",
+        "UPDATE partner SET name = $2, min_payout = $3, payout_provider = $4, destination = $5, org_id = $6,"
+        " version = $7 WHERE partner_id = $1",
         partner.partner_id,
         partner.name,
         dict(partner.min_payout),
         partner.payout_provider,
         partner.destination,
+        partner.org_id,
+        partner.version,
     )
+
+
+async def list_partner_facts(tx: Tx, after_id: str | None, limit: int) -> list[PartnerChanged]:
+    """Give partners in the order of their ids, for a snapshot."""
+    rows = await tx.fetch(
+        f"{PARTNERS} WHERE $1::uuid IS NULL OR p.partner_id > $1 ORDER BY p.partner_id LIMIT $2",
+        UUID(after_id) if after_id else None,
+        limit,
+    )
+    return [partner_fact(_partner(row)) for row in rows]
 
 
 async def list_partners(tx: Tx, before: UUID | None, limit: int) -> list[Partner]:
