@@ -6,13 +6,11 @@ Rule: docs/rules/bus.md.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from functools import partial
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 import structlog
-from aiormq.channel import Channel
 from aiormq.exceptions import AMQPError
 
 from eb_contracts.base import EntityFact, Message
@@ -24,15 +22,12 @@ from .. import topology as model
 from ..clock import Clock
 from ..db import WEATHER
 from ..telemetry import current_trace
-from ..touch import CONSUME, PUBLISH
-from .catchup import CatchUp
 from .envelope import Envelope
 from .handlers import Family, Handlers
 from .intake import Intake, Limits
 from .kept import Kept, comes_back
 from .link import BusUnavailable, Link
 from .publisher import Publisher, publish_surely
-from .pulse import Pulse, ask_by_publishing, ask_by_setting
 from .takes import DeadImporter, Taker
 
 if TYPE_CHECKING:
@@ -59,8 +54,8 @@ class Bus:
         self._context = context
         self._handlers = handlers
         service = context.service_name
-        self._publishing = Link(self._url, service, PUBLISH)
-        self._consuming = Link(self._url, service, CONSUME)
+        self._publishing = Link(self._url, service, "publish")
+        self._consuming = Link(self._url, service, "consume")
         self._direct = Publisher(self._publishing, service, f"{service}/direct")
         self._aside = Publisher(self._publishing, service)
         self._relay = outbox.Relay(context.pool, Publisher(self._publishing, service), service)
@@ -68,8 +63,6 @@ class Bus:
         self.kept = Kept(context, self._direct, self)
         self._coherence = coherence.Coherence(context, self)
         self.keeps = _kept(service, handlers)
-        self._has_all = False
-        self._catch_up = CatchUp(context, self, model.facts_queue(service))
         _check_families(service, handlers)
 
     def _url(self) -> str:
@@ -79,25 +72,18 @@ class Bus:
         """Start the tasks; connections are made in the background, and again whenever they are lost."""
         start = self._context.supervisor.start
         start("bus:publish", self._publishing.run)
-        start("bus:pulse:publish", self._pulse(self._publishing, ask_by_publishing, PUBLISH).run)
         start("bus:relay", self._relay.run)
         start("bus:measure", self._relay.measure_for_ever)
         start("bus:kept", self.kept.run)
         if "jobs" in self._context.doors:
             start("bus:compare", self._coherence.run)
         if not consume:
-            start("bus:catch-up", partial(self._catch_up.run, self._publishing))
             return
         start("bus:consume", self._consuming.run)
-        start("bus:pulse:consume", self._pulse(self._consuming, ask_by_setting, CONSUME).run)
         start("bus:snapshots", self._ask_for_snapshots)
         self._intakes = self._make_intakes()
         for intake in self._intakes:
             start(f"bus:{intake.name}", intake.run)
-        start("bus:catch-up", partial(self._catch_up.run, self._consuming, self._intakes[0]))
-
-    def _pulse(self, link: Link, ask: Callable[[Channel], Awaitable[object]], source: str) -> Pulse:
-        return Pulse(link, ask, partial(self._context.touch.note, source))
 
     def wake(self) -> None:
         """Tell the relay that rows were committed."""
@@ -120,28 +106,13 @@ class Bus:
         return Envelope.of(message, trace=current_trace(), now=self._context.clock.machine_now())
 
     async def readiness(self) -> dict[str, bool]:
-        """Say whether the read models are complete and in memory, and hold what was said while nobody listened.
-
-        A broker that goes away later doesn't matter: what was known last goes on, and the outbox waits.
-        """
-        try:
-            self._has_all = await self._look_whether_complete()
-        except WEATHER:
-            self._has_all = False
-        return {"read_models": self._has_all, "caught_up": self._catch_up.is_done}
-
-    async def _look_whether_complete(self) -> bool:
-        """Tell whether nothing is missing; memory is brought up to date before it is said for the first time."""
+        """Say whether the read models are complete; the broker may be away, then the outbox waits."""
         needed = set(self._entities()) - self._handlers.followed
-        if await readmodels.incomplete(self._context.pool, needed):
-            return False
-        if not self._has_all:
-            await self._context.directory.refresh()
-        return True
-
-    async def caught_up_or_cut_off(self) -> None:
-        """Wait until what was said before this process began is known, or the broker turns out to be away."""
-        await self._catch_up.done_or_cut_off()
+        try:
+            missing = await readmodels.incomplete(self._context.pool, needed)
+        except WEATHER:
+            return {"read_models": False}
+        return {"read_models": not missing}
 
     async def rebuild(self, entity: str) -> None:
         """Forget a read model and fill it from its owner again."""
@@ -153,7 +124,6 @@ class Bus:
         await asyncio.gather(*(intake.drain() for intake in self._intakes))
         names = [f"bus:{intake.name}" for intake in self._intakes]
         stop = self._context.supervisor.stop
-        names += ["bus:pulse:consume", "bus:pulse:publish"]
         await stop(*names, "bus:snapshots", "bus:kept", "bus:compare", "bus:relay", "bus:measure")
         await self.kept.hand_over()
         await self._say_last_words()
