@@ -25,8 +25,15 @@ from pydantic import BaseModel, ValidationError
 from eb_contracts.errors import Fault, NotFound, Refusal
 from eb_contracts.ids import new_id
 
-from . import browse, idempotency, refused, strictjson
-from .access import Authenticator, authenticate, caller_or_none, require_recent_sign_in
+from . import browse, idempotency, strictjson
+from .access import (
+    Authenticator,
+    OutOfReach,
+    authenticate,
+    caller_or_none,
+    require_recent_sign_in,
+    take_as_long,
+)
 from .db import WEATHER
 from .inputs import Input, Page, View, faults_of, validate
 from .limits import OrgLimit
@@ -47,6 +54,7 @@ from .problems import (
     problem,
     write_json,
 )
+from .refused import Refusals
 from .routing import (
     JSON_TYPE,
     PARAMETERS,
@@ -161,7 +169,9 @@ def make_app(service_name: str, routes: Iterable[Route], context: ServiceContext
     app = web.Application()
     app[CONTEXT] = context
     shown = [*routes, *(browse.routes if context.settings.docs_enabled else ())]
-    app.router.register_resource(_Everything(_Edge(service_name, shown, context).answer))
+    edge = _Edge(service_name, shown, context)
+    app.router.register_resource(_Everything(edge.answer))
+    app.on_cleanup.append(edge.close)
     return app
 
 
@@ -226,6 +236,11 @@ class _Edge:
         settings = context.settings
         self._limit = OrgLimit(context.clock, settings.org_requests if settings.has_limits else None)
 
+        self._refusals = Refusals()
+
+    async def close(self, _: web.Application) -> None:
+        """Write what is still to be logged."""
+        self._refusals.flush()
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Answer any request; raises nothing but cancellation."""
         loop = asyncio.get_running_loop()
@@ -256,7 +271,7 @@ class _Edge:
                     idempotency.key_of(request)
                 return await route.handler(request)
         except Refusal as refusal:
-            refused.note(refusal, request)
+            self._refusals.note(refusal, request)
             return problem(refusal, request)
         except idempotency.Replayed as replayed:
             return replayed.response
