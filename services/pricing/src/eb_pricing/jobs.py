@@ -13,7 +13,7 @@ from eb_kit.jobs import Jobs
 from eb_kit.tx import Tx
 
 from . import store
-from .flows import guards, periods, rating
+from .flows import guards, periods, rating, rerating
 
 jobs = Jobs()
 
@@ -42,7 +42,7 @@ async def rate_what_became_due(tx: Tx) -> int:
     if parked:
         await _rate_parked(tx, parked)
     elif due:
-        await store.delete_due(tx, await rating.rerate_orgs(tx, list(due)))
+        await store.delete_due(tx, await rerating.rerate_orgs(tx, list(due)))
     return len(due)
 
 

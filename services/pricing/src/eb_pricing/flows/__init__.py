@@ -1,1 +1,1 @@
-"""Steps on a Tx that the doors of pricing share: rating, guards, periods, one-off charges."""
+"""Steps on a Tx that the doors of pricing share: prices, rating, re-rating, guards, periods, one-offs."""

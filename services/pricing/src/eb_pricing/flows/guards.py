@@ -6,7 +6,7 @@ for other answers about the same organisation. Rule: docs/rules/pricing.md, Guar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -15,43 +15,19 @@ from zoneinfo import ZoneInfo
 
 from eb_contracts.ids import new_id
 from eb_kit.tx import Tx
-from eb_rating.prices import OrgPrices, PriceBook, Priced, TermsMissing
+from eb_rating.prices import OrgPrices, Priced, TermsMissing
 from eb_rating.resolve import month_in
 
 from .. import store
 from ..domain.budgets import Budget, BudgetState
 from ..domain.errors import BudgetExists
 from ..domain.initiations import Action, Initiation, Standing, beside, judge
-from . import rating
+from . import keeping
+from .prices import peek_prices, peek_terms
 
 NOWHERE = "UTC"
 ANSWER_KEPT = timedelta(hours=24)
 FORGET_AT_ONCE = 1000
-
-
-async def peek_prices(tx: Tx, org_ids: Collection[UUID]) -> dict[UUID, OrgPrices]:
-    """Give organisations' prices without locking the facts: as they are now, or a moment newer.
-
-    For reading and previews only, from a book of their own: what charges are rated by is told under the lock.
-    """
-    book = _peeked(tx)
-    orgs, retail = await store.list_terms_versions(tx, org_ids)
-    if not book.is_retail_current(retail):
-        book.learn_retail(_assignments(await store.list_facts(tx, "retail_terms")))
-    if outdated := book.outdated_orgs(orgs):
-        book.learn_orgs(_assignments(await store.list_facts(tx, "org_terms", outdated)))
-    return {UUID(org_id): prices for org_id, prices in book.prices_of(orgs).items()}
-
-
-def _peeked(tx: Tx) -> PriceBook:
-    book: PriceBook = tx.context.extras.setdefault("peeked_price_book", PriceBook())
-    return book
-
-
-def _assignments(
-    facts: Mapping[str, tuple[int, Mapping[str, Any]]],
-) -> dict[str, tuple[int, Sequence[Mapping[str, Any]]]]:
-    return {entity_id: (version, body["assignments"]) for entity_id, (version, body) in facts.items()}
 
 
 async def running_periods(tx: Tx, org_ids: Collection[UUID]) -> dict[UUID, str]:
@@ -97,7 +73,7 @@ async def _begin(tx: Tx, budget: Budget, period: str) -> BudgetState:
     """Have a locked budget count in the running period, and say what it has reached."""
     spends = await store.lock_spends(tx, [budget.org_id], [(budget.org_id, period)])
     if mine := [one for one in spends if one.budget_id == budget.budget_id and one.newly_reached()]:
-        await rating.keep_spends(tx, mine)
+        await keeping.keep_spends(tx, mine)
     (state,) = await store.list_states(tx, [budget], {budget.org_id: period})
     return state
 
@@ -172,8 +148,7 @@ async def _price_of(tx: Tx, action: Action, prices: OrgPrices | None) -> Priced 
     period = prices.period_of(tx.minute)
     found = prices.priced(action.sku, period)
     if isinstance(found, TermsMissing):
-        facts = await store.list_facts(tx, "terms", found.hashes)
-        _peeked(tx).learn_terms({terms_hash: body["body"] for terms_hash, (_, body) in facts.items()})
+        await peek_terms(tx, found.hashes)
         found = prices.priced(action.sku, period)
     if isinstance(found, Priced):
         return found

@@ -14,7 +14,9 @@ from .. import store
 from ..domain import errors
 from ..domain.charges import KeptCharge, is_same
 from ..domain.counters import CounterKey, OneOff, rate_one_off
-from . import rating
+from . import keeping
+from .prices import price_of, read_prices, terms_of
+from .rating import lock_or_make
 
 POLL_S = 0.05
 MOST_WAITING = 100
@@ -57,14 +59,10 @@ async def _must_own_project(tx: Tx, one_off: OneOff) -> None:
 
 async def _priced(tx: Tx, one_off: OneOff) -> Priced:
     """Find what prices a one-off, as it would an event of its time."""
-    prices = (await rating.read_prices(tx, {one_off.org_id})).get(one_off.org_id)
+    prices = (await read_prices(tx, {one_off.org_id})).get(one_off.org_id)
     if prices is None:
         raise errors.NoTerms
-    period = prices.period_of(one_off.time)
-    priced = prices.priced(one_off.sku, period)
-    if isinstance(priced, TermsMissing):
-        await rating.learn_terms(tx, set(priced.hashes))
-        priced = prices.priced(one_off.sku, period)
+    priced = await price_of(tx, prices, one_off.sku, prices.period_of(one_off.time))
     if isinstance(priced, TermsMissing):
         raise errors.TermsMissing(retry_after_s=1)
     if priced is None:
@@ -74,20 +72,20 @@ async def _priced(tx: Tx, one_off: OneOff) -> Priced:
 
 async def _charge(tx: Tx, one_off: OneOff, priced: Priced) -> None:
     key = CounterKey(one_off.org_id, one_off.sku, priced.period)
-    counter = (await rating.lock_or_make(tx, {key: priced.terms.currency}))[key]
+    counter = (await lock_or_make(tx, {key: priced.terms.currency}))[key]
     if counter.is_closed and counter.version and counter.terms_hash:
-        own = await rating.terms_of(tx, {counter.terms_hash})
+        own = await terms_of(tx, {counter.terms_hash})
         priced = priced._replace(
             terms_hash=counter.terms_hash, terms=own.get(counter.terms_hash, priced.terms)
         )
-    watch = await rating.lock_guards(tx, [key])
+    watch = await keeping.lock_guards(tx, [key])
     guard = watch.now.get(key.org_id)
     counter, guard, rated = rate_one_off(counter, one_off, priced, tx.actor, tx.minute, guard)
     if not counter.is_bounded():
         raise errors.OutOfBounds
     if guard is not None:
         watch.now[key.org_id] = guard
-    await rating.write(tx, [counter], rated, watch)
+    await keeping.write(tx, [counter], rated, watch)
 
 
 async def wait_for_facts(context: ServiceContext, one_off: OneOff) -> None:

@@ -37,7 +37,9 @@ from ..domain.periods import (
     plan_skus,
     visit_after,
 )
-from . import rating
+from . import keeping
+from .prices import learn_terms, price_of, read_prices, terms_of
+from .rating import lock_or_make
 
 log = structlog.get_logger(__name__)
 
@@ -60,7 +62,7 @@ async def visit(tx: Tx, due: Mapping[UUID, str | None]) -> None:
 
     `due` has each one's first period that isn't opened. The facts must be locked, shared.
     """
-    prices = await rating.read_prices(tx, set(due))
+    prices = await read_prices(tx, set(due))
     await store.delete_calendar(tx, due.keys() - prices.keys())
     opened = {org_id: opened_by(one.org_terms, due[org_id], tx.now) for org_id, one in prices.items()}
     await _open(tx, prices, opened)
@@ -95,7 +97,7 @@ async def _read_fees(tx: Tx, prices: Prices, keys: Iterable[PeriodKey]) -> tuple
     for key in keys:
         found = prices[key.org_id].base_fees(key.period)
         if isinstance(found, TermsMissing):
-            await rating.learn_terms(tx, set(found.hashes))
+            await learn_terms(tx, found.hashes)
             found = prices[key.org_id].base_fees(key.period)
         if isinstance(found, TermsMissing):
             awaited |= {(terms_hash, key.org_id) for terms_hash in found.hashes}
@@ -164,10 +166,7 @@ async def _targets(
     wanted = Wanted({}, set())
     awaited: set[tuple[str, UUID]] = set()
     for key in sorted(keys):
-        priced = prices[key.org_id].priced(key.sku, key.period)
-        if isinstance(priced, TermsMissing):
-            await rating.learn_terms(tx, set(priced.hashes))
-            priced = prices[key.org_id].priced(key.sku, key.period)
+        priced = await price_of(tx, prices[key.org_id], key.sku, key.period)
         if priced is None and key in charged:
             priced = await _last_priced(tx, prices[key.org_id], charged[key])
         if isinstance(priced, Priced):
@@ -183,7 +182,7 @@ async def _targets(
 async def _last_priced(tx: Tx, prices: OrgPrices, counter: Counter) -> Priced | TermsMissing:
     """Give what priced a counter last: its terms, and the tax rate it met last."""
     terms_hash = counter.terms_hash or ""
-    terms = (await rating.terms_of(tx, {terms_hash})).get(terms_hash)
+    terms = (await terms_of(tx, {terms_hash})).get(terms_hash)
     if terms is None:
         return TermsMissing((terms_hash,))
     since = bounds(counter.key.org_id, prices.org_terms, counter.key.period).starts_at
@@ -204,7 +203,7 @@ async def _bring(
 
     With `fees_only` those stay whose base fees are charged already.
     """
-    counters = await rating.lock_or_make(tx, {key: one.priced.terms.currency for key, one in targets.items()})
+    counters = await lock_or_make(tx, {key: one.priced.terms.currency for key, one in targets.items()})
     made = await store.find_made(
         tx, [(fee_id(key.org_id, fee), key.org_id) for key, one in targets.items() for fee in one.fees]
     )
@@ -212,7 +211,7 @@ async def _bring(
         counters = {key: one for key, one in counters.items() if _asks_for_fees(one, targets[key])}
     retaxed = [one for key, one in counters.items() if needs_new_taxes(one, targets[key].priced)]
     charged_at = await store.list_gross_by_time(tx, retaxed) if retaxed else {}
-    watch = await rating.lock_guards(tx, counters)
+    watch = await keeping.lock_guards(tx, counters)
     moved: list[Counter] = []
     rated: list[Rated] = []
     ids = {charge_id for charge_id, _ in made}
@@ -229,7 +228,7 @@ async def _bring(
         rated += charges
         if guard is not None:
             watch.now[key.org_id] = guard
-    await rating.write(tx, moved, rated, watch)
+    await keeping.write(tx, moved, rated, watch)
     return Total(PeriodKey(one.charge.org_id, one.charge.period) for one in rated)
 
 
@@ -244,7 +243,7 @@ async def settle(tx: Tx, closed: Sequence[BillingPeriod]) -> set[PeriodKey]:
     The facts must be locked, and the periods. Those that miss their terms are left for later.
     """
     keys = {period.key for period in closed}
-    prices = await rating.read_prices(tx, {key.org_id for key in keys})
+    prices = await read_prices(tx, {key.org_id for key in keys})
     known = {key for key in keys if key.org_id in prices}
     charges, _ = await bring_periods(tx, prices, known, BY_CLOSE, closing=known)
     if left := keys - charges.keys():
@@ -264,7 +263,7 @@ async def close(tx: Tx, key: PeriodKey) -> BillingPeriod:
     TermsMissing.
     """
     await store.lock_terms(tx)
-    prices = (await rating.read_prices(tx, {key.org_id})).get(key.org_id)
+    prices = (await read_prices(tx, {key.org_id})).get(key.org_id)
     if prices is None:
         raise errors.NoTerms
     await store.put_periods(tx, [must_be_over(key.org_id, prices.org_terms, key.period, tx.now)])
@@ -295,7 +294,7 @@ async def rerate_once(tx: Tx, key: PeriodKey, reason: str) -> Rerate:
 
 async def _rerate(tx: Tx, key: PeriodKey, cause: Cause) -> int:
     await store.lock_terms_shared(tx)
-    prices = await rating.read_prices(tx, {key.org_id})
+    prices = await read_prices(tx, {key.org_id})
     if not prices:
         raise errors.NoTerms
     closed = await store.list_closed(tx, [key])
