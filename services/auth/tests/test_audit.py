@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -12,8 +13,12 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+import structlog
+from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
 
-from eb_auth.flows.auditing import chain_entries
+from eb_auth.domain.audit import HEADS
+from eb_auth.flows.auditing import chain_entries, note_heads
 from eb_contracts.audit import AuditEntry, AuditRecorded
 from eb_contracts.ids import new_id
 from eb_kit.audit import send_audit_entries
@@ -166,6 +171,186 @@ async def test_tampering_with_owner_rights_is_found_and_the_first_bad_row_named(
             "SELECT audit_id FROM auth.audit_chain WHERE chain_id = $1 AND seq = $2", org_id, seq
         )
         assert proof["first_bad"]["audit_id"] == str(named)
+
+
+class Old:
+    """A head, its seal and its place on the list of work, as somebody with the owner's rights copied them."""
+
+    def __init__(self, owner: asyncpg.Connection[Any], chain_id: UUID) -> None:
+        self._owner, self._chain_id = owner, chain_id
+
+    async def copy(self) -> Old:
+        self._row = await self._owner.fetchrow(
+            "SELECT seq, hash, seal, anchored_seq FROM auth.audit_chain_head WHERE chain_id = $1",
+            self._chain_id,
+        )
+        return self
+
+    async def put_back(self) -> int:
+        """Put the head back with its own seal and cut what came behind it; give its number."""
+        await self._owner.execute("ALTER TABLE auth.audit_chain DISABLE TRIGGER stands")
+        await self._owner.execute(
+            "DELETE FROM auth.audit_chain WHERE chain_id = $1 AND seq > $2", self._chain_id, self._row["seq"]
+        )
+        await self._owner.execute(
+            "UPDATE auth.audit_chain_head SET seq = $2, hash = $3, seal = $4, anchored_seq = $5 WHERE chain_id = $1",
+            self._chain_id,
+            *self._row,
+        )
+        return int(self._row["seq"])
+
+
+async def note(auth: AuthService) -> None:
+    """Do what the clock door does once a minute."""
+    async with auth.client.context.begin("system:auth") as tx:
+        assert await note_heads(tx) is None
+
+
+async def further(auth: AuthService, ada: Person, org_id: UUID, name: str) -> None:
+    """Make one more entry in an organisation's chain."""
+    assert (await ada.call("PATCH", f"/orgs/{org_id}", {"legal_name": name})).status == 200
+    await chain(auth)
+
+
+async def logged(doing: Awaitable[None]) -> list[Any]:
+    """Do something with the log at its own level, and give what it logs."""
+    level = structlog.get_config()["wrapper_class"]
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
+    try:
+        with capture_logs() as lines:
+            await doing
+    finally:
+        structlog.configure(wrapper_class=level)
+    return list(lines)
+
+
+def rollbacks() -> float:
+    return float(REGISTRY.get_sample_value("eb_auth_audit_rollbacks_total") or 0)
+
+
+async def test_an_old_head_put_back_with_its_own_seal_is_found_by_the_chain_of_heads(
+    auth: AuthService,
+) -> None:
+    ada, org_id = await changed_org(auth)
+    await note(auth)
+    old = await Old(auth.owner, org_id).copy()
+    await further(auth, ada, org_id, "What somebody wants to hide")
+    await note(auth)
+    assert (await verified(ada, org_id))["valid"]
+
+    seq = await old.put_back()
+
+    proof = await verified(ada, org_id)
+    assert (proof["valid"], proof["entries"]) == (False, seq)
+    assert proof["first_bad"] == {"seq": seq + 1, "audit_id": None, "problem": "rolled_back"}
+    alarms = rollbacks()
+    await note(auth)
+    assert rollbacks() == alarms  # it didn't move; the proof finds it
+    for number in range(3):
+        await further(auth, ada, org_id, f"Covered {number}")
+    proof = await verified(ada, org_id)
+    assert (proof["first_bad"]["seq"], proof["first_bad"]["problem"]) == (seq + 1, "rewritten")
+    await note(auth)
+    assert rollbacks() == alarms + 1
+    assert (await verified(ada, org_id))["first_bad"]["problem"] == "rewritten"
+
+
+async def test_a_chain_that_is_gone_as_a_whole_is_found(auth: AuthService) -> None:
+    ada, org_id = await changed_org(auth)
+    await note(auth)
+    await auth.owner.execute("ALTER TABLE auth.audit_chain DISABLE TRIGGER stands")
+    for table in ("audit_chain", "audit_chain_head"):
+        await auth.owner.execute(f"DELETE FROM auth.{table} WHERE chain_id = $1", org_id)
+
+    assert (await verified(ada, org_id))["first_bad"] == {
+        "seq": 1, "audit_id": None, "problem": "rolled_back"
+    }  # fmt: skip
+    bad = [one async for one in prove(auth.owner_dsn, None, secret_of(auth)) if one.problem]
+    assert [one.chain_id for one in bad] == [org_id]
+
+
+def secret_of(auth: AuthService) -> dict[str, str]:
+    return {"EB_AUTH_SECRET": "\n".join(auth.client.context.settings.auth_secret)}
+
+
+async def test_everything_set_back_together_is_found_by_what_was_kept_outside(auth: AuthService) -> None:
+    ada, org_id = await changed_org(auth)
+    await note(auth)
+    old = [await Old(auth.owner, chain_id).copy() for chain_id in (org_id, HEADS)]
+    await further(auth, ada, org_id, "What somebody wants to hide")
+    [line] = [line for line in await logged(note(auth)) if line["event"] == "audit heads noted"]
+    kept = await verified(ada, org_id)
+    env = secret_of(auth)
+
+    for one in old:
+        await one.put_back()
+
+    assert (await verified(ada, org_id))["valid"]  # nothing in the database tells
+    query = f"?seq={kept['entries']}&hash={kept['head_hash']}"
+    proof = (await ada.call("GET", f"/orgs/{org_id}/audit:verify{query}")).body
+    assert (proof["valid"], proof["holds_kept"]) == (False, False)
+    assert proof["first_bad"] == {"seq": kept["entries"], "audit_id": None, "problem": "rolled_back"}
+    noted = (line["seq"], bytes.fromhex(line["hash"]))
+    bad = [one async for one in prove(auth.owner_dsn, None, env, noted) if one.problem]
+    assert [(one.chain_id, one.problem.problem) for one in bad if one.problem] == [(HEADS, "rolled_back")]
+
+
+async def test_what_a_client_kept_is_looked_for_in_its_place(auth: AuthService) -> None:
+    ada, org_id = await changed_org(auth)
+    kept = await verified(ada, org_id)
+    await further(auth, ada, org_id, "Later")
+    path = f"/orgs/{org_id}/audit:verify"
+
+    held = (await ada.call("GET", f"{path}?seq={kept['entries']}&hash={kept['head_hash']}")).body
+    other = (await ada.call("GET", f"{path}?seq={kept['entries']}&hash={'0' * 64}")).body
+
+    assert kept["holds_kept"] is None
+    assert (held["valid"], held["holds_kept"], held["entries"]) == (True, True, kept["entries"] + 1)
+    assert (other["valid"], other["holds_kept"]) == (False, False)
+    assert (other["first_bad"]["seq"], other["first_bad"]["problem"]) == (kept["entries"], "rewritten")
+    for wrong in ("?seq=1", f"?hash={'0' * 64}", "?seq=0&hash=x", f"?seq=1&hash={'g' * 64}"):
+        assert (await ada.call("GET", path + wrong)).status == 400
+
+
+async def test_only_heads_that_moved_are_noted_and_each_chain_stays_whole(auth: AuthService) -> None:
+    ada, org_id = await changed_org(auth)
+    counts = []
+    for _ in range(2):
+        await note(auth)
+        counts.append(
+            await auth.owner.fetchval("SELECT count(*) FROM auth.audit_chain WHERE chain_id = $1", HEADS)
+        )
+    await further(auth, ada, org_id, "Once more")
+    await note(auth)
+
+    noted = await auth.owner.fetch(
+        "SELECT entity_id FROM auth.audit_chain WHERE chain_id = $1 ORDER BY seq", HEADS
+    )
+    assert counts[0] == counts[1] == len(noted) - 1
+    assert noted[-1]["entity_id"] == str(org_id)
+    assert not [one async for one in prove(auth.owner_dsn, None, secret_of(auth)) if one.problem]
+
+
+async def test_sign_ins_and_ended_sessions_stand_in_the_platforms_chain(auth: AuthService) -> None:
+    ada, _ = await changed_org(auth, changes=0)
+    tab = await auth.sign_in(ada.email)
+    session = (await tab.call("GET", "/auth/sessions")).body["items"][0]["session_id"]
+    leaked = tab.tokens["refresh_token"]
+    assert (await tab.refresh()).status == 200
+    await auth.advance(60)
+    tab.tokens["refresh_token"] = leaked
+    assert (await tab.refresh()).status == 401
+    await chain(auth)
+
+    path = f"/platform/audit?entity=session&entity_id={session}"
+    answer = await auth.call("GET", path, None, **auth.staff("Operator"))
+
+    ended, begun = answer.body["items"]
+    assert (begun["action"], ended["action"]) == ("insert", "update")
+    assert begun["after"]["user_id"] == ended["after"]["user_id"] == ada.user_id
+    assert ended["after"]["revoked_reason"] == "token_reused"
+    assert not {"user_agent", "address"} & begun["after"].keys()
+    assert len(answer.body["items"]) == 2  # refreshing leaves none
 
 
 @pytest.mark.parametrize("table", ["audit_chain", "audit_entry"])
@@ -325,7 +510,7 @@ async def test_a_billing_address_is_replaced_before_its_person_is_erased(auth: A
 async def test_every_chain_is_proved_at_once(auth: AuthService) -> None:
     _, org_id = await changed_org(auth)
     await auth.owner.execute("ALTER TABLE auth.audit_chain DISABLE TRIGGER stands")
-    env = {"EB_AUTH_SECRET": "\n".join(auth.client.context.settings.auth_secret)}
+    env = secret_of(auth)
     found = [one async for one in prove(auth.owner_dsn, None, env)]
     assert {one.problem for one in found} == {None}
     await delete_a_row(auth.owner, org_id)

@@ -22,6 +22,8 @@ jobs = Jobs()
 MAILS_A_BATCH = 20
 LONGEST_WAIT_S = 60
 ROWS_A_BATCH = 500
+NOTED = "noted_heads"
+"""Where a process keeps how far it has come around."""
 KEPT_AFTER_END = timedelta(days=1)
 RETIRE_AFTER = STAFF_TOKEN_LIFETIME + timedelta(hours=1)
 
@@ -77,6 +79,14 @@ async def rotate_signing_keys(tx: Tx) -> int:
 async def reseal(tx: Tx) -> int:
     """After the secret changed, seal anew what the one before it sealed, so that it can be taken away."""
     return await signing.reseal(tx) + await auditing.reseal(tx)
+
+
+@jobs.every(seconds=60)
+async def note_heads(tx: Tx) -> int:
+    """Note where each audit chain has come to, so that none can be set back unseen: once around, then a pause."""
+    extras = tx.context.extras
+    extras[NOTED] = await auditing.note_heads(tx, extras.get(NOTED))
+    return int(extras[NOTED] is not None)
 
 
 @jobs.every(seconds=60)

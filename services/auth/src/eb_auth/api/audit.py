@@ -8,12 +8,13 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from aiohttp import web
+from pydantic import Field, StringConstraints
 
-from eb_contracts.errors import NotFound
+from eb_contracts.errors import Fault, NotFound
 from eb_kit.access import reach
-from eb_kit.inputs import Page, Text, View
+from eb_kit.inputs import Input, Page, Text, View
 from eb_kit.paging import page_of, read_cursor
-from eb_kit.problems import SAFE_HEADERS
+from eb_kit.problems import SAFE_HEADERS, ParameterInvalid
 from eb_kit.service import CONTEXT
 from eb_kit.tx import begin
 from eb_kit.web import ok, path_uuid, read_query
@@ -83,21 +84,36 @@ def _row(text: str | None, personal: dict[str, str | None]) -> dict[str, Any] | 
     return row | {name: value for name, value in personal.items() if value is not None}
 
 
+class ProofQuery(Input):
+    """What the caller kept of an earlier proof: `entries` as `seq`, and `head_hash` as `hash`. Both or none."""
+
+    seq: Annotated[int, Field(ge=1, le=2**62)] | None = None
+    hash: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")] | None = None
+
+
 class ProblemView(View):
-    """The first entry of a chain that isn't as it was written; `audit_id` is null where the row is missing."""
+    """The first entry of a chain that isn't as it was written; `audit_id` is null where the row is missing.
+
+    `rolled_back`: entries from this one on are known to have been there. `rewritten`: another one is known.
+    """
 
     seq: int
     audit_id: UUID | None
-    problem: Literal["changed", "missing", "head_forged"]
+    problem: Literal["changed", "missing", "head_forged", "rolled_back", "rewritten"]
 
 
 class AuditProofView(View):
-    """Whether a chain is whole: how many entries, the hash of the last, and the first that is wrong."""
+    """Whether a chain is whole: how many entries, the hash of the last, and the first that is wrong.
+
+    Keep `entries` and `head_hash`, and ask with them the next time. `holds_kept` says whether all up to the kept
+    entry is as it was, null where nothing was asked.
+    """
 
     valid: bool
     entries: int
     head_hash: str
     first_bad: ProblemView | None
+    holds_kept: bool | None = None
 
 
 @routes.get(
@@ -120,18 +136,35 @@ async def list_platform_audit(request: web.Request) -> web.StreamResponse:
     return await _listed(request, PLATFORM)
 
 
-@routes.get("/orgs/{org_id}/audit:verify", answer=AuditProofView, errors=(NotFound,))
+@routes.get("/orgs/{org_id}/audit:verify", query=ProofQuery, answer=AuditProofView, errors=(NotFound,))
 async def verify_audit(request: web.Request) -> web.Response:
-    """Prove the chain of an organisation: every hash is computed again, up to the sealed head."""
+    """Prove the chain of an organisation: every hash is computed again, up to the sealed head.
+
+    It must hold the head that was noted of it last, and the entry that the caller kept.
+    """
     org_id = path_uuid(request, "org_id")
+    query = read_query(request, ProofQuery)
     await reach(request, org_id)
-    head, problem = await auditing.check_chain(lambda: begin(request), request.app[CONTEXT].settings, org_id)
-    first_bad = ProblemView.model_validate(problem._asdict()) if problem else None
+    head, problem = await auditing.check_chain(
+        lambda: begin(request), request.app[CONTEXT].settings, org_id, _kept(query)
+    )
     return ok(
         AuditProofView(
-            valid=first_bad is None, entries=head.seq, head_hash=head.hash.hex(), first_bad=first_bad
+            valid=problem is None,
+            entries=head.seq,
+            head_hash=head.hash.hex(),
+            first_bad=ProblemView.model_validate(problem._asdict()) if problem else None,
+            holds_kept=None if query.seq is None else problem is None or problem.seq > query.seq,
         )
     )
+
+
+def _kept(query: ProofQuery) -> list[tuple[int, bytes]]:
+    """Give number and hash of what the caller kept; refuse one without the other."""
+    if (query.seq is None) != (query.hash is None):
+        missing = "seq" if query.seq is None else "hash"
+        raise ParameterInvalid(faults=(Fault(f"/{missing}", "required", "Give both `seq` and `hash`."),))
+    return [] if query.seq is None or query.hash is None else [(query.seq, bytes.fromhex(query.hash))]
 
 
 async def _listed(request: web.Request, chain_id: UUID) -> web.StreamResponse:

@@ -1,6 +1,6 @@
 """The chain of audit entries: each link's hash covers its entry and the hash of the link before.
 
-One chain per organisation, one for what belongs to none. Rule: docs/rules/identity.md, Audit.
+One chain per organisation, one for what belongs to none, one of all their heads. Rule: docs/rules/identity.md, Audit.
 """
 
 from __future__ import annotations
@@ -10,13 +10,18 @@ import hmac
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
 from eb_contracts.audit import AuditEntry
+from eb_contracts.ids import new_id
 
 PLATFORM = UUID(int=0)
 """The chain of what belongs to no organisation: catalog, rates, platform roles."""
+HEADS = UUID(int=1)
+"""The chain that notes the heads of all others: who puts an old head back has this one against them."""
+HEAD = "audit_chain_head"
 START = bytes(32)
 """What the first link of a chain follows."""
 
@@ -74,6 +79,25 @@ def link_hash(previous: bytes, chain_id: UUID, seq: int, service: str, entry: Au
     return hashlib.sha256(previous + text.encode()).digest()
 
 
+def note_of(head: Head, service: str, at: datetime) -> AuditEntry:
+    """Give the entry that notes a head in the chain of heads; `after` is written as jsonb writes it."""
+    return AuditEntry(
+        audit_id=new_id(),
+        org_id=HEADS,
+        entity=HEAD,
+        entity_id=str(head.chain_id),
+        action="update",
+        actor=f"system:{service}",
+        on_behalf_of=None,
+        session_user=f"eb_{service}",
+        request_id=None,
+        trace_id=None,
+        at=at,
+        before=None,
+        after=json.dumps({"seq": head.seq, "hash": head.hash.hex()}),
+    )
+
+
 def extend(head: Head, entries: Iterable[tuple[str, AuditEntry]]) -> tuple[Head, list[Link]]:
     """Put entries (with their services) at the end of a chain; the new head and the links."""
     links = []
@@ -103,9 +127,13 @@ def is_sealed(head: Head, sealed: bytes, keys: Iterable[bytes]) -> bool:
 
 @dataclass(slots=True)
 class Check:
-    """A chain being followed from its first link; `problem` is the first that is wrong, and stays."""
+    """A chain being followed from its first link; `problem` is the first that is wrong, and stays.
+
+    `known` are numbers and hashes of links that are held outside of the chain: it must have them.
+    """
 
     at: Head
+    known: frozenset[tuple[int, bytes]] = frozenset()
     problem: Problem | None = None
 
     def follow(self, links: Iterable[Link]) -> None:
@@ -122,15 +150,19 @@ class Check:
         expected = link_hash(self.at.hash, self.at.chain_id, seq, link.service, link.entry)
         if not hmac.compare_digest(expected, link.hash):
             self.problem = Problem(seq, link.entry.audit_id, "changed")
+        elif any(number == seq and known != expected for number, known in self.known):
+            self.problem = Problem(seq, link.entry.audit_id, "rewritten")
         self.at = Head(self.at.chain_id, seq, expected)
 
-    def finish(self, head: Head, sealed: bytes, keys: Iterable[bytes]) -> None:
-        """Compare the end with the sealed head."""
+    def finish(self, head: Head, sealed: bytes | None, keys: Iterable[bytes]) -> None:
+        """Compare the end with the sealed head (None: there is none), and with what is known to have come later."""
         if self.problem is not None:
             return
-        if not is_sealed(head, sealed, keys):
+        if sealed is not None and not is_sealed(head, sealed, keys):
             self.problem = Problem(head.seq, None, "head_forged")
         elif head.seq > self.at.seq:
             self.problem = Problem(self.at.seq + 1, None, "missing")
         elif head.hash != self.at.hash:
             self.problem = Problem(head.seq, None, "changed")
+        elif any(number > head.seq for number, _ in self.known):
+            self.problem = Problem(head.seq + 1, None, "rolled_back")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from uuid import UUID
+
+import structlog
+from prometheus_client import Counter
 
 from eb_contracts.audit import AuditEntry
 from eb_kit.tx import Tx
@@ -14,6 +17,9 @@ from ..domain.sealing import derived_key
 from ..settings import Settings, settings_of
 from ..store import audit as store
 
+log = structlog.get_logger(__name__)
+
+ROLLBACKS = Counter("eb_auth_audit_rollbacks_total", "Audit chains found that lack what was noted of them.")
 AUDIT_PURPOSE = "audit chain"
 LINKS_A_PAGE = 2_000
 HEADS_A_BATCH = 500
@@ -58,19 +64,47 @@ async def chain_pages(open_tx: Opener, chain_id: UUID, up_to: int) -> AsyncItera
         after = links[-1].seq
 
 
+async def note_heads(tx: Tx, after: UUID | None = None) -> UUID | None:
+    """Note the heads that moved in the chain of heads, and log that one's own head; some at once, behind a chain.
+
+    Give the chain to go on behind, None at the end. A head whose chain lacks what was noted before, or that nobody
+    sealed, isn't noted but logged as an error: the older note stays the newest, for the proof to find. Locks the chain
+    of heads, then heads in the order of their ids.
+    """
+    own = (await store.lock_heads(tx, [audit.HEADS]))[audit.HEADS]
+    moved = await store.lock_unnoted(tx, after, HEADS_A_BATCH)
+    keys = audit_keys(settings_of(tx))
+    good = [one.sealed.head for one in moved if one.continues and audit.is_sealed(*one.sealed, keys)]
+    service = tx.context.service_name
+    noted, links = audit.extend(own, [(service, audit.note_of(head, service, tx.now)) for head in good])
+    if links:
+        await store.insert_links(tx, audit.HEADS, links)
+        await store.update_heads(tx, [store.Sealed(noted, audit.seal(keys[0], noted))])
+        log.info("audit heads noted", chains=len(links), seq=noted.seq, hash=noted.hash.hex())
+    for one in moved:
+        if one.sealed.head not in good:
+            ROLLBACKS.inc()
+            log.error("audit chain rolled back", chain_id=str(one.sealed.head.chain_id), noted=one.noted_seq)
+    await store.update_noted(tx, [one.sealed.head for one in moved])
+    return moved[-1].sealed.head.chain_id if len(moved) == HEADS_A_BATCH else None
+
+
 async def check_chain(
-    open_tx: Opener, settings: Settings, chain_id: UUID
+    open_tx: Opener, settings: Settings, chain_id: UUID, kept: Collection[tuple[int, bytes]] = ()
 ) -> tuple[audit.Head, audit.Problem | None]:
-    """Compute every hash of a chain again, up to its sealed head; the head, and the first thing that is wrong."""
+    """Compute every hash of a chain again, up to its sealed head; the head, and the first thing that is wrong.
+
+    The chain must hold its newest noted head, and what the caller `kept`: numbers and hashes of entries.
+    """
     async with open_tx() as tx:
+        known = await store.list_notes(tx, chain_id) | set(kept)
         sealed = await store.find_head(tx, chain_id)
-    if sealed is None:
-        return audit.Head(chain_id), None
-    check = audit.Check(audit.Head(chain_id))
-    async for links in chain_pages(open_tx, chain_id, sealed.head.seq):
+    head = sealed.head if sealed else audit.Head(chain_id)
+    check = audit.Check(audit.Head(chain_id), frozenset(known))
+    async for links in chain_pages(open_tx, chain_id, head.seq):
         check.follow(links)
-    check.finish(sealed.head, sealed.seal, audit_keys(settings))
-    return sealed.head, check.problem
+    check.finish(head, sealed.seal if sealed else None, audit_keys(settings))
+    return head, check.problem
 
 
 async def reseal(tx: Tx) -> int:

@@ -11,7 +11,7 @@ import asyncpg
 from eb_contracts.audit import AuditEntry
 from eb_kit.tx import Tx
 
-from ..domain.audit import Head, Link
+from ..domain.audit import HEAD, HEADS, Head, Link
 
 ENTRY = (
     'audit_id, entity, entity_id, action, actor, on_behalf_of, session_user_name AS "session_user", request_id,'
@@ -24,6 +24,20 @@ class Sealed(NamedTuple):
 
     head: Head
     seal: bytes
+
+
+class Unnoted(NamedTuple):
+    """A head that moved since it was noted, and the newest note of its chain: where, its hash, what is there now."""
+
+    sealed: Sealed
+    noted_seq: int
+    noted: bytes
+    found: bytes | None
+
+    @property
+    def continues(self) -> bool:
+        """Tell whether the chain still holds what was noted."""
+        return self.noted_seq == 0 or self.found == self.noted
 
 
 async def list_chained(tx: Tx, audit_ids: Collection[UUID]) -> set[UUID]:
@@ -99,12 +113,55 @@ async def take_heads_sealed_otherwise(tx: Tx, fingerprint: bytes, limit: int) ->
     return [Sealed(Head(UUID(int=row["chain_id"].int), row["seq"], row["hash"]), row["seal"]) for row in rows]
 
 
-async def list_heads(tx: Tx, after: UUID | None, limit: int) -> list[UUID]:
-    """Give the ids of chains in order, after one."""
+NOTE = f"""
+    SELECT (after ->> 'seq')::bigint AS seq, decode(after ->> 'hash', 'hex') AS hash FROM audit_chain
+     WHERE chain_id = '{HEADS}' AND entity = '{HEAD}' AND entity_id = {{}}::text ORDER BY audit_chain.seq DESC LIMIT 1
+"""
+UNNOTED = f"""
+    SELECT h.*, coalesce(n.seq, 0) AS noted_seq, coalesce(n.hash, '') AS noted, c.hash AS found
+      FROM (SELECT chain_id, seq, hash, seal FROM audit_chain_head WHERE anchored_seq < seq AND chain_id <> '{HEADS}'
+               AND ($1::uuid IS NULL OR chain_id > $1) ORDER BY chain_id LIMIT $2 FOR UPDATE) AS h
+      LEFT JOIN LATERAL ({NOTE.format("h.chain_id")}) AS n ON true
+      LEFT JOIN audit_chain AS c ON c.chain_id = h.chain_id AND c.seq = n.seq ORDER BY h.chain_id
+"""
+
+
+async def lock_unnoted(tx: Tx, after: UUID | None, limit: int) -> list[Unnoted]:
+    """Lock heads that moved since they were noted, in the order of their ids and behind one, until `tx` ends."""
+    return [
+        Unnoted(
+            Sealed(Head(UUID(int=row["chain_id"].int), row["seq"], row["hash"]), row["seal"]),
+            *(row[name] for name in ("noted_seq", "noted", "found")),
+        )
+        for row in await tx.fetch(UNNOTED, after, limit)
+    ]
+
+
+async def update_noted(tx: Tx, heads: Sequence[Head]) -> None:
+    """Take heads off the list of those to be noted, until they move again."""
+    await tx.execute(
+        "UPDATE audit_chain_head AS h SET anchored_seq = n.seq FROM unnest($1::uuid[], $2::bigint[]) AS n (id, seq)"
+        " WHERE h.chain_id = n.id",
+        [head.chain_id for head in heads],
+        [head.seq for head in heads],
+    )
+
+
+async def list_notes(tx: Tx, chain_id: UUID) -> set[tuple[int, bytes]]:
+    """Give number and hash of the newest head that was noted of a chain; empty where none was."""
+    return {(row["seq"], row["hash"]) for row in await tx.fetch(NOTE.format("$1"), str(chain_id))}
+
+
+async def list_chains(tx: Tx, after: UUID | None, limit: int) -> list[UUID]:
+    """Give the ids of chains in order, after one: those with a head, and those that a head was noted of."""
     rows = await tx.fetch(
-        "SELECT chain_id FROM audit_chain_head WHERE $1::uuid IS NULL OR chain_id > $1 ORDER BY chain_id LIMIT $2",
+        "(SELECT chain_id FROM audit_chain_head WHERE $1::uuid IS NULL OR chain_id > $1 ORDER BY chain_id LIMIT $2)"
+        " UNION (SELECT DISTINCT entity_id::uuid FROM audit_chain WHERE chain_id = $3 AND entity = $4"
+        " AND ($1::uuid IS NULL OR entity_id > $1::text) ORDER BY 1 LIMIT $2) ORDER BY 1 LIMIT $2",
         after,
         limit,
+        HEADS,
+        HEAD,
     )
     return [UUID(int=row["chain_id"].int) for row in rows]
 
