@@ -33,7 +33,11 @@ REFERENCES = """
          pg_attribute a, pg_attribute b
     WHERE f.conrelid = $1 AND f.contype = 'f' AND f.conparentid = 0
       AND a.attrelid = f.conrelid AND a.attnum = k.here AND b.attrelid = f.confrelid AND b.attnum = k.there
+    UNION ALL SELECT name, to_regclass('auth.organization')::oid, 'org_id'
+    FROM unnest(ARRAY['ancestor_org_id', 'descendant_org_id']) AS pair (name)
+    WHERE $1 = to_regclass('auth.org_hierarchy')::oid
 """
+"""Foreign keys; the closure table refers without one."""
 CHECKS = "SELECT pg_get_constraintdef(oid) AS text FROM pg_constraint WHERE conrelid = $1 AND contype = 'c'"
 CHOICE = re.compile(r"\((\w+) = ANY \(ARRAY\['([^']*)'")
 BY_TYPE: dict[str, Any] = {

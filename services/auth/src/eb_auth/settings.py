@@ -64,6 +64,11 @@ class Settings(ServiceSettings):
         validate_default=True,
         description="Sign-in providers by name, as JSON: issuer, client_id, client_secret, trusted_domains.",
     )
+    most_moved_pairs: int = Field(
+        1_000_000,
+        ge=1,
+        description="Largest subtree moved in one step: its organisations times the levels above it, before and after.",
+    )
 
     @model_validator(mode="after")
     def _production_has_its_own_auth_secret(self) -> Settings:

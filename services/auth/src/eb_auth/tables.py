@@ -227,11 +227,13 @@ invitation = Table(
 org_hierarchy = Table(
     "org_hierarchy",
     metadata,
-    Column("ancestor_org_id", Uuid, ForeignKey("auth.organization.org_id"), primary_key=True),
-    Column("descendant_org_id", Uuid, ForeignKey("auth.organization.org_id"), primary_key=True),
+    Column("ancestor_org_id", Uuid, primary_key=True),
+    Column("descendant_org_id", Uuid, primary_key=True),
     Column("depth", Integer, nullable=False),
     Index("org_hierarchy_by_descendant", "descendant_org_id", "depth"),
-    Index("org_hierarchy_by_depth", "ancestor_org_id", "depth", "descendant_org_id"),
+    Index(
+        "org_hierarchy_children", "ancestor_org_id", "descendant_org_id", postgresql_where=text("depth = 1")
+    ),
 )
 
 org_parent_link = Table(

@@ -17,7 +17,7 @@ from ..domain.errors import OrgSlugTaken
 from ..domain.hierarchy import Relative, child_depth
 from ..flows import organisations
 from ..store import hierarchy, orgs
-from .links import PLACE_REFUSALS, link_child
+from .links import LINK_REFUSALS, link_child
 from .orgs import new_org
 from .routes import routes
 from .shapes import CreateOrg, OrgView, RelativeView
@@ -32,7 +32,7 @@ Lister = Callable[[Tx, UUID, UUID | None, int], Awaitable[list[Relative]]]
     answer=OrgView | RelativeView | OrgLinkView,
     status=201,
     other_statuses=(200, 202),
-    errors=(*PLACE_REFUSALS, OrgSlugTaken),
+    errors=(*LINK_REFUSALS, OrgSlugTaken),
 )
 async def add_child(request: web.Request) -> web.Response:
     """Create an organisation below another (201 with it; its creator is its Admin), or link one that is a root.

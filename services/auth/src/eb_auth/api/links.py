@@ -13,25 +13,36 @@ from eb_kit.policy import row_of
 from eb_kit.tx import Tx, begin
 from eb_kit.web import accepted, created, ok, path_uuid, read_body
 
-from ..domain.errors import AlreadyHasParent, AlreadyRoot, Cycle, LinkNotPending, MaxDepth, SelfParent
+from ..domain.errors import (
+    AlreadyHasParent,
+    AlreadyRoot,
+    Cycle,
+    LinkNotPending,
+    MaxDepth,
+    SelfParent,
+    SubtreeTooLarge,
+)
 from ..domain.hierarchy import (
     LINK_LIFETIME,
     OrgLink,
     Relative,
     check_link,
     check_place,
+    check_size,
     is_open,
 )
 from ..domain.mails import ORG_LINK
 from ..domain.orgs import Org
 from ..flows import mails, organisations
+from ..settings import settings_of
 from ..store import hierarchy, orgs
 from .rights import must_hold, must_reach_all, must_reach_one
 from .routes import routes
 from .shapes import OrgView, RelativeView
 from .tree_shapes import MoveOrg, OrgLinkView
 
-PLACE_REFUSALS = (NotFound, SelfParent, Cycle, AlreadyHasParent, MaxDepth)
+PLACE_REFUSALS = (NotFound, SelfParent, Cycle, MaxDepth, SubtreeTooLarge)
+LINK_REFUSALS = (*PLACE_REFUSALS, AlreadyHasParent)
 DECIDERS = row_of("auth", "POST", "/org-links/{org_link_id}:accept")
 
 
@@ -63,7 +74,7 @@ async def _lock_child(tx: Tx, parent_id: UUID, child_id: UUID, *, is_visible: bo
 
 async def _check_link(tx: Tx, child: Org, parent_id: UUID) -> None:
     shape = await hierarchy.get_shape(tx, child.org_id, parent_id)
-    check_link(child.org_id, child.parent_org_id, parent_id, shape)
+    check_link(child.org_id, child.parent_org_id, parent_id, shape, settings_of(tx).most_moved_pairs)
 
 
 async def _ask(tx: Tx, parent_id: UUID, child: Org) -> OrgLink:
@@ -100,7 +111,7 @@ def _view(org: Org, names: frozenset[str]) -> OrgView | RelativeView:
     return RelativeView.of(Relative(org.org_id, org.parent_org_id, org.legal_name, 1))
 
 
-@routes.post("/org-links/{org_link_id}:accept", answer=OrgLinkView, errors=(*PLACE_REFUSALS, LinkNotPending))
+@routes.post("/org-links/{org_link_id}:accept", answer=OrgLinkView, errors=(*LINK_REFUSALS, LinkNotPending))
 async def accept_link(request: web.Request) -> web.Response:
     """Agree to become a child: the child's Admin; 200 with the request, again too."""
     async with begin(request) as tx:
@@ -132,7 +143,9 @@ async def _lock_link(request: web.Request, tx: Tx) -> OrgLink:
     return await hierarchy.get_link(tx, link.org_link_id)
 
 
-@routes.post("/orgs/{org_id}:detach", answer=OrgView | RelativeView, errors=(NotFound, AlreadyRoot))
+@routes.post(
+    "/orgs/{org_id}:detach", answer=OrgView | RelativeView, errors=(NotFound, AlreadyRoot, SubtreeTooLarge)
+)
 async def detach_org(request: web.Request) -> web.Response:
     """Make an organisation, with all below it, a tree of its own: its own Admin or its parent's; 200 with it."""
     org_id = path_uuid(request, "org_id")
@@ -145,6 +158,7 @@ async def detach_org(request: web.Request) -> web.Response:
             await _must_detach(request, tx, org)
         if org.parent_org_id is None:
             raise AlreadyRoot
+        check_size(await hierarchy.get_shape(tx, org_id, None), settings_of(tx).most_moved_pairs)
         names = await names_anywhere_in(request, org_id, tx.connection)
         return tx.answer(ok(_view(await organisations.move_org(tx, org_id, None), names)))
 
@@ -155,9 +169,7 @@ async def _must_detach(request: web.Request, tx: Tx, org: Org) -> None:
     await must_reach_one(request, sides, tx.connection)
 
 
-@routes.post(
-    "/orgs/{org_id}:move", body=MoveOrg, answer=OrgView, errors=PLACE_REFUSALS[:3] + PLACE_REFUSALS[4:]
-)
+@routes.post("/orgs/{org_id}:move", body=MoveOrg, answer=OrgView, errors=PLACE_REFUSALS)
 async def move_org(request: web.Request) -> web.Response:
     """Hang an organisation, with all below it, below another parent; 200 with it, again too.
 
@@ -175,7 +187,7 @@ async def move_org(request: web.Request) -> web.Response:
             await _must_move(request, tx, org, body.parent_org_id)
         if org.parent_org_id != body.parent_org_id:
             shape = await hierarchy.get_shape(tx, org_id, body.parent_org_id)
-            check_place(org_id, body.parent_org_id, shape)
+            check_place(org_id, body.parent_org_id, shape, settings_of(tx).most_moved_pairs)
             org = await organisations.move_org(tx, org_id, body.parent_org_id)
         return tx.answer(ok(OrgView.of(org)))
 

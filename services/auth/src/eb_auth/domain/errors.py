@@ -45,6 +45,14 @@ class MaxDepth(Refusal):
     title = "A hierarchy is at most ten levels deep."
 
 
+class SubtreeTooLarge(Refusal):
+    """So many organisations times so many levels don't change their place in one step."""
+
+    code = "subtree_too_large"
+    kind = Kind.CONFLICT
+    title = "This subtree is too large to be moved in one step; move its branches one after another."
+
+
 class LastAdmin(Refusal):
     """An organisation keeps at least one Admin."""
 

@@ -18,6 +18,11 @@ LINK = (
     "org_link_id, parent_org_id, child_org_id, status, requested_by, requested_at, expires_at,"
     " decided_by, decided_at"
 )
+GATE = 0x7EEE
+PATIENCE = "2s"
+MOST_OVERTAKEN = 3
+ENTER = f"SELECT set_config('lock_timeout', '{PATIENCE}', true), pg_advisory_xact_lock_shared({GATE})"
+ENTER_ALONE = f"SELECT set_config('lock_timeout', '{PATIENCE}', true), pg_advisory_xact_lock({GATE})"
 LAST_ID = UUID(int=2**128 - 1)
 """Pages begin before it: a bound that is always there, on both tables, lets every page be read from an index."""
 
@@ -28,20 +33,28 @@ async def lock_roots(tx: Tx, *org_ids: UUID) -> None:
     Whoever changes a hierarchy first locks its root and the organisations themselves, all in the order of their
     ids: somebody else may still take one of them for the root that it was. The roots are read again under the
     locks: where one changed while we waited, all locks are given back before the next try, since keeping them
-    would break that order.
+    would break that order. Who was overtaken three times has the next try alone: others wait at the gate, which
+    all pass before the first row. Nobody waits longer than two seconds for one lock.
     """
-    while True:
-        attempt = tx.connection.transaction()
-        await attempt.start()
-        roots = await _roots_of(tx, org_ids)
-        await tx.execute(
-            "SELECT 1 FROM organization WHERE org_id = ANY($1) ORDER BY org_id FOR NO KEY UPDATE",
-            sorted({*roots.values(), *org_ids}),
-        )
-        if await _roots_of(tx, org_ids) == roots:
-            await attempt.commit()
-            return
-        await attempt.rollback()
+    overtaken = 0
+    while not await _try_to_lock(tx, org_ids, alone=overtaken >= MOST_OVERTAKEN):
+        overtaken += 1
+
+
+async def _try_to_lock(tx: Tx, org_ids: tuple[UUID, ...], *, alone: bool) -> bool:
+    attempt = tx.connection.transaction()
+    await attempt.start()
+    await tx.execute(ENTER_ALONE if alone else ENTER)
+    roots = await _roots_of(tx, org_ids)
+    await tx.execute(
+        "SELECT 1 FROM organization WHERE org_id = ANY($1) ORDER BY org_id FOR NO KEY UPDATE",
+        sorted({*roots.values(), *org_ids}),
+    )
+    if await _roots_of(tx, org_ids) == roots:
+        await attempt.commit()
+        return True
+    await attempt.rollback()
+    return False
 
 
 async def _roots_of(tx: Tx, org_ids: tuple[UUID, ...]) -> Mapping[UUID, UUID]:
@@ -63,12 +76,16 @@ async def get_depth(tx: Tx, org_id: UUID) -> int:
     return depth
 
 
-async def get_shape(tx: Tx, org_id: UUID, parent_id: UUID) -> Shape:
-    """Tell how a subtree would hang below a new parent; hold their roots for the answer to stay true."""
+async def get_shape(tx: Tx, org_id: UUID, parent_id: UUID | None) -> Shape:
+    """Tell how a subtree would hang below a new parent (None: below none); hold the roots for it to stay true."""
     row = await tx.fetchrow(
-        "SELECT (SELECT max(depth) FROM org_hierarchy WHERE descendant_org_id = $2) AS depth,"
-        " (SELECT max(depth) FROM org_hierarchy WHERE ancestor_org_id = $1) AS height,"
-        " EXISTS (SELECT 1 FROM org_hierarchy WHERE ancestor_org_id = $1 AND descendant_org_id = $2) AS is_below",
+        "SELECT coalesce(new.depth, -1) AS depth, sub.height, sub.is_below,"
+        " sub.size * (old.depth + coalesce(new.depth + 1, 0)) AS pairs"
+        " FROM (SELECT max(depth) AS height, count(*) AS size,"
+        " coalesce(bool_or(descendant_org_id = $2), false) AS is_below"
+        " FROM org_hierarchy WHERE ancestor_org_id = $1) sub,"
+        " (SELECT max(depth) AS depth FROM org_hierarchy WHERE descendant_org_id = $1) old,"
+        " (SELECT max(depth) AS depth FROM org_hierarchy WHERE descendant_org_id = $2) new",
         org_id,
         parent_id,
     )
@@ -81,20 +98,8 @@ async def update_parent(tx: Tx, org_id: UUID, parent_id: UUID | None) -> Org:
 
     Parent, closure table and history change together.
     """
-    await tx.execute(
-        "DELETE FROM org_hierarchy h USING org_hierarchy sub, org_hierarchy above"
-        " WHERE sub.ancestor_org_id = $1 AND above.descendant_org_id = $1 AND above.depth > 0"
-        " AND h.descendant_org_id = sub.descendant_org_id AND h.ancestor_org_id = above.ancestor_org_id",
-        org_id,
-    )
-    await tx.execute(
-        "INSERT INTO org_hierarchy (ancestor_org_id, descendant_org_id, depth)"
-        " SELECT above.ancestor_org_id, sub.descendant_org_id, above.depth + sub.depth + 1"
-        " FROM org_hierarchy above CROSS JOIN org_hierarchy sub"
-        " WHERE above.descendant_org_id = $2 AND sub.ancestor_org_id = $1",
-        org_id,
-        parent_id,
-    )
+    await _delete_pairs(tx, org_id, parent_id)
+    await _insert_pairs(tx, org_id, parent_id)
     await _insert_parent_link(tx, org_id, parent_id)
     row = await tx.fetchrow(
         f"UPDATE organization SET parent_org_id = $2, version = version + 1 WHERE org_id = $1 RETURNING {ORG}",
@@ -103,6 +108,33 @@ async def update_parent(tx: Tx, org_id: UUID, parent_id: UUID | None) -> Org:
     )
     assert row is not None
     return Org(*row)
+
+
+async def _delete_pairs(tx: Tx, org_id: UUID, parent_id: UUID | None) -> None:
+    """Take a subtree's pairs with all above it, but for those that stand as far above the new parent's children."""
+    await tx.execute(
+        "DELETE FROM org_hierarchy h USING org_hierarchy above, org_hierarchy sub"
+        " WHERE above.descendant_org_id = $1 AND above.depth > 0 AND sub.ancestor_org_id = $1"
+        " AND NOT EXISTS (SELECT FROM org_hierarchy kept WHERE kept.descendant_org_id = $2"
+        " AND kept.ancestor_org_id = above.ancestor_org_id AND kept.depth + 1 = above.depth)"
+        " AND h.ancestor_org_id = above.ancestor_org_id AND h.descendant_org_id = sub.descendant_org_id",
+        org_id,
+        parent_id,
+    )
+
+
+async def _insert_pairs(tx: Tx, org_id: UUID, parent_id: UUID | None) -> None:
+    """Pair a subtree with its new parent and all above it, but for those whose pairs were kept."""
+    await tx.execute(
+        "INSERT INTO org_hierarchy (ancestor_org_id, descendant_org_id, depth)"
+        " SELECT above.ancestor_org_id, sub.descendant_org_id, above.depth + sub.depth + 1"
+        " FROM org_hierarchy above CROSS JOIN org_hierarchy sub"
+        " WHERE above.descendant_org_id = $2 AND sub.ancestor_org_id = $1"
+        " AND NOT EXISTS (SELECT FROM org_hierarchy kept WHERE kept.descendant_org_id = $1"
+        " AND kept.ancestor_org_id = above.ancestor_org_id)",
+        org_id,
+        parent_id,
+    )
 
 
 async def _insert_parent_link(tx: Tx, org_id: UUID, parent_id: UUID | None) -> None:
