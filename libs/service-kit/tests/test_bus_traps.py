@@ -15,12 +15,13 @@ import pytest
 
 from eb_contracts.base import USAGE
 from eb_contracts.metering import UsageRecorded
-from eb_kit import topology
+from eb_kit import topology, touch
 from eb_kit.bus import BusUnavailable, Envelope
 from eb_kit.bus.publisher import Outcome
 from eb_kit.clock import Clock
 from eb_kit.telemetry import new_trace
 from eb_kit.testing_db import ClonedDatabase
+from eb_kit.touch import CONSUME
 from eb_tools.debian import find_programs
 from eb_tools.rabbitmq import NODE, PrivateRabbitMQ
 
@@ -160,13 +161,15 @@ async def test_what_no_queue_wants_is_kept_by_the_alternate_exchange(
 
 
 async def test_publishing_pauses_while_an_alarm_blocks_and_consuming_goes_on(
-    fresh_db: ClonedDatabase, victim: PrivateRabbitMQ
+    fresh_db: ClonedDatabase, victim: PrivateRabbitMQ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(touch, "IN_TOUCH_S", 2.0)
+    monkeypatch.setattr(touch, "SETTLED_S", 1.0)
     seen = Seen()
     async with consuming(pricing(seen.take), fresh_db, victim.amqp_url) as client:
         bus = client.context.bus
         await publish(client, first := usage())
-        await until(lambda: seen.has_all([first]))
+        await until(lambda: seen.has_all([first]) and client.context.touch.holds)
         await ctl(victim, "set_vm_memory_high_watermark", "0.00001")
         try:
 
@@ -183,9 +186,11 @@ async def test_publishing_pauses_while_an_alarm_blocks_and_consuming_goes_on(
             await publish(client, *(held := [usage() for _ in range(10)]))
             await asyncio.sleep(0.5)
             assert not seen.has_all(held)
+            await until(lambda: not client.context.touch.holds)
+            assert client.context.touch.silence_s(CONSUME) < 2.0
         finally:
             await ctl(victim, "set_vm_memory_high_watermark", "0.6")
-        await until(lambda: seen.has_all(held), 30)
+        await until(lambda: seen.has_all(held) and client.context.touch.holds, 30)
 
 
 async def test_nothing_is_lost_or_handled_twice_over_a_killed_broker(

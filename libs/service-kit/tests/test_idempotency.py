@@ -19,6 +19,7 @@ from eb_kit.inputs import Input
 from eb_kit.routing import Route, Routes
 from eb_kit.service import Service, ServiceContext
 from eb_kit.settings import ServiceSettings
+from eb_kit.testing import keep_in_touch
 from eb_kit.testing_db import ClonedDatabase
 from eb_kit.tx import begin
 
@@ -85,6 +86,7 @@ async def door(fresh_db: ClonedDatabase) -> AsyncIterator[Door]:
     )
     service = Service("catalog", "catalog", ServiceSettings, routes, handlers=None)  # type: ignore[arg-type]
     context = ServiceContext(service, settings)
+    keep_in_touch(context)
     context.pool = await open_pool(fresh_db.dsn("catalog"), 10)
     app = kit.make_app("catalog", [public(route) for route in routes], context)
     app[CALLS] = []

@@ -26,6 +26,7 @@ from eb_kit.paging import page_of, read_cursor
 from eb_kit.routing import Route, Routes
 from eb_kit.service import Service, ServiceContext
 from eb_kit.settings import ServiceSettings
+from eb_kit.testing import keep_in_touch
 
 ORG = UUID("0199b1f0-0000-7000-8000-000000000001")
 routes = Routes("test")
@@ -177,6 +178,7 @@ async def door(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Door]:
     )
     service = Service("test", "test", ServiceSettings, routes, handlers=None)  # type: ignore[arg-type]
     context = ServiceContext(service, settings)
+    keep_in_touch(context)
     runner = kit.Runner(kit.make_app("test", [public(route) for route in routes], context))
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

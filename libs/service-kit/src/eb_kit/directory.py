@@ -7,6 +7,7 @@ Rule: docs/rules/bus.md, Read models.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, TypeVar
@@ -17,8 +18,10 @@ import asyncpg
 from eb_contracts.ids import made_at
 
 from .clock import Clock
+from .touch import DATABASE, Touch
 
 REFRESH_S = 0.3
+ASK_S = 2.0
 LOOK_BACK = timedelta(seconds=10)
 YOUNG = timedelta(seconds=10)
 WAIT_S = 2.0
@@ -52,8 +55,9 @@ class ApiKey(NamedTuple):
 class Directory:
     """The in-memory copy. Synchronous look-ups see what was refreshed last; `find_…` waits for young ids."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, touch: Touch) -> None:
         self._clock = clock
+        self._touch = touch
         self._pool: asyncpg.Pool[Any] | None = None
         self._orgs: dict[UUID, Org] = {}
         self._keys: dict[str, ApiKey] = {}
@@ -66,7 +70,7 @@ class Directory:
     async def load(self, pool: asyncpg.Pool[Any]) -> None:
         """Read everything once; raises the weather of the database."""
         self._pool = pool
-        started = self._clock.machine_now()
+        started, asked_at = self._clock.machine_now(), time.monotonic()
         async with pool.acquire() as connection, connection.transaction(readonly=True):
             async for row in connection.cursor(
                 "SELECT entity, entity_id, is_deleted, body FROM known WHERE entity = ANY($1)",
@@ -75,6 +79,7 @@ class Directory:
             ):
                 self._take(row)
         self.refreshed_at = started
+        self._touch.note(DATABASE, asked_at)
 
     async def refresh_for_ever(self) -> None:
         """Follow the changes, every 300 ms."""
@@ -86,8 +91,8 @@ class Directory:
         """Read what changed since 10 s before the last refresh."""
         if self._pool is None or self.refreshed_at is None:
             return
-        started = self._clock.machine_now()
-        rows = await self._pool.fetch(
+        started, asked_at = self._clock.machine_now(), time.monotonic()
+        rows = await self._ask(
             "SELECT entity, entity_id, is_deleted, body FROM known WHERE changed_at > $1 AND entity = ANY($2)",
             self.refreshed_at - LOOK_BACK,
             ENTITIES,
@@ -95,8 +100,9 @@ class Directory:
         for row in rows:
             self._take(row)
         self.refreshed_at = started
+        self._touch.note(DATABASE, asked_at)
 
-    def _take(self, row: Mapping[str, Any]) -> None:
+    def _take(self, row: Any) -> None:
         _TAKERS[row["entity"]](self, row["body"], row["is_deleted"])
 
     def _take_org(self, body: Mapping[str, Any], is_deleted: bool) -> None:
@@ -230,14 +236,20 @@ class Directory:
     async def _read_one(self, entity: str, entity_id: str) -> bool:
         if self._pool is None:
             return False
-        row = await self._pool.fetchrow(
+        rows = await self._ask(
             "SELECT entity, entity_id, is_deleted, body FROM known WHERE entity = $1 AND entity_id = $2",
             entity,
             entity_id,
         )
-        if row is not None:
+        for row in rows:
             self._take(row)
-        return row is not None
+        return bool(rows)
+
+    async def _ask(self, sql: str, *args: object) -> list[asyncpg.Record]:
+        """Give rows within a bounded time; a hung database would keep a connection's return waiting, too."""
+        assert self._pool is not None
+        async with self._pool.acquire(timeout=ASK_S) as connection:
+            return list(await connection.fetch(sql, *args, timeout=ASK_S))
 
 
 _TAKERS = {

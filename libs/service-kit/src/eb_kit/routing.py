@@ -38,7 +38,8 @@ _ACTED_ON = re.compile(
 class Route:
     """One method and path template with its shapes. `body_limit` is in bytes, as sent and as inflated.
 
-    `step_up` routes need a recent sign-in.
+    `step_up` routes need a recent sign-in. `goes_on` says why a route that changes something does so too while the
+    process is out of touch; without a reason it doesn't.
     """
 
     service: str
@@ -60,6 +61,12 @@ class Route:
     answer_type: str = JSON_TYPE
     other_answer_types: tuple[str, ...] = ()
     step_up: bool = False
+    goes_on: str = ""
+
+    @property
+    def needs_touch(self) -> bool:
+        """Tell whether the process has to be in touch: for all but GET, where the route gives no reason not to."""
+        return self.method != "GET" and not self.goes_on
 
     @property
     def name(self) -> str:

@@ -10,6 +10,7 @@ import asyncio
 import gc
 import os
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from .jobs import Jobs, start_jobs
 from .maintenance import make_partitions, upkeep
 from .settings import ServiceSettings, SettingsFiles, load
 from .supervisor import Supervisor
+from .touch import CONSUME, DATABASE, PUBLISH, Touch
 
 if TYPE_CHECKING:
     import asyncpg
@@ -42,6 +44,8 @@ COLLECT_AFTER = (50_000, 20, 20)
 """A take makes tens of thousands of objects that live until it ends: looking for cycles among them every 700
 takes a fifth of its time."""
 FILES_S = 1.0
+FIRST_TOUCH_S, FIRST_LOOK_S = 1.0, 0.02
+ANSWER_S = 0.5
 DOORS = frozenset({"api", "consumers", "jobs"})
 CONTEXT: web.AppKey[ServiceContext]
 Closer = Callable[[], Awaitable[None]]
@@ -49,7 +53,10 @@ Closer = Callable[[], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Service:
-    """What makes a service: its name, its schema, its settings and what stands behind each door."""
+    """What makes a service: its name, its schema, its settings and what stands behind each door.
+
+    `outlives_database`: its door has work that needs no PostgreSQL, so a process that was ready stays so without.
+    """
 
     name: str
     schema: str
@@ -58,6 +65,7 @@ class Service:
     handlers: Handlers
     jobs: Jobs = field(default_factory=Jobs)
     on_start: Callable[[ServiceContext], Awaitable[Closer | None]] | None = None
+    outlives_database: bool = False
 
 
 class ServiceContext:
@@ -72,13 +80,15 @@ class ServiceContext:
         self.settings = settings
         self.doors = doors
         self.clock = Clock(settings.clock_file if settings.eb_env == "local" else None)
-        self.directory = Directory(self.clock)
+        self.touch = Touch(service.name, {DATABASE, PUBLISH} | ({CONSUME} if "consumers" in doors else set()))
+        self.directory = Directory(self.clock, self.touch)
         self.supervisor = Supervisor()
         self.pool: asyncpg.Pool[Any]
         self.bus: Bus
         self.extras: dict[str, Any] = {}
         self.is_draining = False
         self.is_started = False
+        self._was_ready = False
 
     def begin(self, actor: str) -> AbstractAsyncContextManager[Tx]:
         """Open a transaction for a job or a tool; HTTP doors use `eb_kit.tx.begin(request)`."""
@@ -91,12 +101,21 @@ class ServiceContext:
         state = {"started": self.is_started, "not_draining": not self.is_draining}
         if self.is_started:
             state["database"] = await self._database_answers()
-            state |= await self.bus.readiness()
+            state |= await self.bus.readiness() if state["database"] else {"read_models": False}
         return state
+
+    def is_ready(self, checks: dict[str, bool]) -> bool:
+        """Tell whether work may be sent here: all checks hold, or those that this service outlives did once."""
+        if all(checks.values()):
+            self._was_ready = True
+        is_without = self._was_ready and self.service.outlives_database and not checks.get("database", True)
+        outlived = {"database", "read_models"} if is_without else frozenset()
+        return all(holds for name, holds in checks.items() if name not in outlived)
 
     async def _database_answers(self) -> bool:
         try:
-            await self.pool.fetchval("SELECT 1", timeout=1)
+            async with self.pool.acquire(timeout=ANSWER_S) as connection:
+                await connection.fetchval("SELECT 1", timeout=ANSWER_S)
         except WEATHER:
             return False
         return True
@@ -181,6 +200,16 @@ class Process:
 
         self.context.bus = Bus(self.context, self._service.handlers)
         await self.context.bus.start(consume="consumers" in self.context.doors)
+        if "api" in self.context.doors:
+            await self._first_touch()
+
+    async def _first_touch(self) -> None:
+        """Wait a moment for the broker, so that the first requests find us in touch; without it, open all the same."""
+        until = time.monotonic() + FIRST_TOUCH_S
+        while True:
+            if self.context.touch.holds or time.monotonic() > until:
+                return
+            await asyncio.sleep(FIRST_LOOK_S)
 
     async def _open_api(self) -> None:
         from .web import make_app

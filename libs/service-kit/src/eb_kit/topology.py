@@ -26,6 +26,7 @@ RETRY: Final = "eb.retry"
 BACK: Final = "eb.back"
 DLX: Final = "eb.dlx"
 UNROUTED: Final = "eb.unrouted"
+PULSE: Final = "eb.pulse"
 TIER_HEADER: Final = "eb-tier"
 TIERS_MS: Final[Mapping[str, int]] = {"5s": 5_000, "30s": 30_000, "5m": 300_000, "30m": 1_800_000}
 DELIVERY_LIMIT: Final = 20
@@ -41,6 +42,7 @@ EXCHANGES: Final[Mapping[str, str]] = {
     BACK: "direct",
     DLX: "topic",
     UNROUTED: "fanout",
+    PULSE: "fanout",
 }
 
 STANDARD_FACTS: Final[tuple[type[EntityFact], ...]] = (
@@ -120,7 +122,7 @@ WRITES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """Exchanges a service writes to besides those all write to."""
 
-WRITTEN_BY_ALL: Final = (EVENTS, RETRY, DLX)
+WRITTEN_BY_ALL: Final = (EVENTS, RETRY, DLX, PULSE)
 SNAPSHOTS: Final = "kit.snapshot.#"
 COMPARING: Final = "kit.coherence."
 SERVICES: Final = tuple(FACTS)

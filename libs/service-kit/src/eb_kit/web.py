@@ -101,6 +101,7 @@ BODY_DEADLINE_S = 30.0
 REQUEST_DEADLINE_S = 30.0
 LINGER_S = 2.0
 LONGEST_HEADER = 16 * 1024
+OUT_OF_TOUCH = "The broker or the database is away: what changes money or rights waits until both are back."
 MOST_PARAMETERS = 64
 LARGEST_WINDOW = 8 * 1024 * 1024
 DEADLINE: web.RequestKey[asyncio.Timeout] = web.RequestKey("eb_deadline", asyncio.Timeout)
@@ -265,6 +266,8 @@ class _Edge:
                 request[DEADLINE] = deadline
                 await authenticate(request, self._authenticator, route.names)
                 self._limit.count(caller_or_none(request))
+                if route.needs_touch and not self._context.touch.holds:
+                    raise Unavailable(OUT_OF_TOUCH)
                 if route.step_up:
                     require_recent_sign_in(request)
                 if route.idempotency == "required":
@@ -496,7 +499,7 @@ def admin_app(context: ServiceContext) -> web.Application:
 
     async def readyz(_: web.Request) -> web.Response:
         checks = await context.readiness()
-        return answer({"checks": checks}, 200 if all(checks.values()) else 503)
+        return answer({"checks": checks}, 200 if context.is_ready(checks) else 503)
 
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -104,6 +104,7 @@ class EstimateView(View):
 
 @routes.post(
     "/pricing/estimate",
+    goes_on="a question: nothing is changed",
     body=EstimateBody,
     answer=EstimateView,
     idempotency="none",

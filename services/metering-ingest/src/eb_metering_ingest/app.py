@@ -25,4 +25,5 @@ SERVICE = Service(
     handlers=handlers,
     jobs=jobs,
     on_start=make_months,
+    outlives_database=True,
 )

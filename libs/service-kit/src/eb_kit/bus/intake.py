@@ -20,7 +20,7 @@ from aiormq.exceptions import AMQPError
 
 from .. import failpoints
 from .envelope import Delivery
-from .link import CONNECT_S, BusUnavailable, Link
+from .link import CONNECT_S, BusUnavailable, Link, hang_up
 from .takes import Abandoned, Settler
 
 log = structlog.get_logger(__name__)
@@ -134,7 +134,7 @@ class Intake:
             await self._subscribe(channel, buffer)
             await self._work(channel, buffer)
         finally:
-            await _hang_up(channel)
+            await hang_up(channel)
         if self._is_draining:
             await _until_cancelled()
 
@@ -189,12 +189,3 @@ async def _until_cancelled() -> None:
     task = asyncio.current_task()
     if task is not None and not task.cancelling():
         await asyncio.Event().wait()
-
-
-async def _hang_up(channel: Channel) -> None:
-    """Close the channel: the broker puts back, in order, what wasn't acknowledged."""
-    try:
-        async with asyncio.timeout(1):
-            await channel.close()
-    except (TimeoutError, AMQPError, ConnectionError):
-        return

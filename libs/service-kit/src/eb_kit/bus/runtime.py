@@ -6,11 +6,13 @@ Rule: docs/rules/bus.md.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 import structlog
+from aiormq.channel import Channel
 from aiormq.exceptions import AMQPError
 
 from eb_contracts.base import EntityFact, Message
@@ -22,12 +24,14 @@ from .. import topology as model
 from ..clock import Clock
 from ..db import WEATHER
 from ..telemetry import current_trace
+from ..touch import CONSUME, PUBLISH
 from .envelope import Envelope
 from .handlers import Family, Handlers
 from .intake import Intake, Limits
 from .kept import Kept, comes_back
 from .link import BusUnavailable, Link
 from .publisher import Publisher, publish_surely
+from .pulse import Pulse, ask_by_publishing, ask_by_setting
 from .takes import DeadImporter, Taker
 
 if TYPE_CHECKING:
@@ -54,8 +58,8 @@ class Bus:
         self._context = context
         self._handlers = handlers
         service = context.service_name
-        self._publishing = Link(self._url, service, "publish")
-        self._consuming = Link(self._url, service, "consume")
+        self._publishing = Link(self._url, service, PUBLISH)
+        self._consuming = Link(self._url, service, CONSUME)
         self._direct = Publisher(self._publishing, service, f"{service}/direct")
         self._aside = Publisher(self._publishing, service)
         self._relay = outbox.Relay(context.pool, Publisher(self._publishing, service), service)
@@ -72,6 +76,7 @@ class Bus:
         """Start the tasks; connections are made in the background, and again whenever they are lost."""
         start = self._context.supervisor.start
         start("bus:publish", self._publishing.run)
+        start("bus:pulse:publish", self._pulse(self._publishing, ask_by_publishing, PUBLISH).run)
         start("bus:relay", self._relay.run)
         start("bus:measure", self._relay.measure_for_ever)
         start("bus:kept", self.kept.run)
@@ -80,10 +85,14 @@ class Bus:
         if not consume:
             return
         start("bus:consume", self._consuming.run)
+        start("bus:pulse:consume", self._pulse(self._consuming, ask_by_setting, CONSUME).run)
         start("bus:snapshots", self._ask_for_snapshots)
         self._intakes = self._make_intakes()
         for intake in self._intakes:
             start(f"bus:{intake.name}", intake.run)
+
+    def _pulse(self, link: Link, ask: Callable[[Channel], Awaitable[object]], source: str) -> Pulse:
+        return Pulse(link, ask, partial(self._context.touch.note, source))
 
     def wake(self) -> None:
         """Tell the relay that rows were committed."""
@@ -124,6 +133,7 @@ class Bus:
         await asyncio.gather(*(intake.drain() for intake in self._intakes))
         names = [f"bus:{intake.name}" for intake in self._intakes]
         stop = self._context.supervisor.stop
+        names += ["bus:pulse:consume", "bus:pulse:publish"]
         await stop(*names, "bus:snapshots", "bus:kept", "bus:compare", "bus:relay", "bus:measure")
         await self.kept.hand_over()
         await self._say_last_words()

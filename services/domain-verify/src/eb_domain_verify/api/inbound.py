@@ -29,6 +29,7 @@ LONGEST_FIELD = 1000
 
 @routes.post(
     "/verify/inbound/{provider}",
+    goes_on="a mail comes once, signed with our own server's secret; the database keeps it",
     answer=MailAccepted,
     status=202,
     idempotency="none",

@@ -47,6 +47,7 @@ MOST_BYTES = 4 * 1024 * 1024
 
 @routes.post(
     "/metering/events",
+    goes_on="usage can't be metered later; it waits in the broker or in the database, whichever is there",
     body=list[EventIn],
     answer=BatchTaken,
     status=202,

@@ -49,6 +49,7 @@ ROWS = Counter(
 
 @routes.post(
     "/metering/provider-logs",
+    goes_on="evidence to compare with; no money moves before somebody fills what is missing",
     query=LogQuery,
     answer=LogLoaded,
     status=202,
