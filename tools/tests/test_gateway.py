@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import re
 import subprocess
@@ -19,6 +20,7 @@ from yarl import URL
 
 from eb_kit.problems import MEDIA_TYPE, SAFE_HEADERS
 from eb_kit.routing import Route
+from eb_kit.web import ORG_HEADER
 from eb_tools import manifests
 from eb_tools.debian import find_programs
 from eb_tools.gateway import EARLY, Backend, Options, RouteTable, early_answers, read_routes, render
@@ -68,6 +70,13 @@ def test_an_entry_that_names_no_rate_is_refused(tmp_path: Path) -> None:
 
 
 BROKEN: list[str] = []
+REVOKED: set[str] = set()
+
+
+def _verified(authorization: str) -> dict[str, str]:
+    """Tell whose a credential is, as services do: `Bearer <name>@<organisation>` is good."""
+    _, _, org = authorization.partition("@")
+    return {ORG_HEADER: org} if org else {}
 
 
 async def _echo(request: web.BaseRequest) -> web.StreamResponse:
@@ -80,13 +89,15 @@ async def _echo(request: web.BaseRequest) -> web.StreamResponse:
     if request.path == "/catalog/slow":
         return web.Response(status=408)
     body = await request.content.read()
+    if request.headers.get("Authorization", "") in REVOKED:
+        return web.json_response({}, status=401)
     return web.json_response(
         {
             "target": request.raw_path,
             "headers": {name.lower(): value for name, value in request.headers.items()},
             "bytes": len(body),
         },
-        headers={"Server": "secret/1.0"},
+        headers={"Server": "secret/1.0"} | _verified(request.headers.get("Authorization", "")),
     )
 
 
@@ -126,8 +137,9 @@ class Front:
 @asynccontextmanager
 async def gateway(folder: Path, options: Options, table: RouteTable = TABLE) -> AsyncIterator[Front]:
     port = free_port(0)
-    async with _listening(_echo) as door, _listening(_alive) as admin:
-        backends = {name: Backend(f"127.0.0.1:{door}", admin) for name in SERVICES}
+    async with _listening(_echo) as door, _listening(_echo) as other, _listening(_alive) as admin:
+        doors = itertools.cycle((door, other))
+        backends = {name: Backend(f"127.0.0.1:{next(doors)}", admin) for name in SERVICES}
         away = free_port(0)
         backends["ledger"] = Backend(f"127.0.0.1:{away}", admin)
         (folder / "logs").mkdir()
@@ -428,3 +440,74 @@ async def test_an_address_is_bounded_whatever_credentials_it_shows(tmp_path: Pat
         ]
 
     assert answers == [200] * 5 + [429] * 2
+
+
+def of_orgs(limit: int) -> tuple[Options, RouteTable]:
+    """Give a table in which organisations have few requests a minute, everything else has many."""
+    rates = dict(TABLE.rates) | {"org": replace(TABLE.rates["org"], limit=limit)}
+    return Options(has_rate_limits=True), replace(TABLE, rates=rates)
+
+
+async def statuses(front: Front, calls: list[tuple[str, str, str]]) -> list[int]:
+    """Send requests of (method, path, credential) one after the other."""
+    return [
+        (await front.call(method, path, headers={"Authorization": f"Bearer {credential}"}))[0]
+        for method, path, credential in calls
+    ]
+
+
+PLACES = (("GET", "/catalog/skus"), ("GET", "/metering/events"), ("GET", "/orgs/x"))
+"""Services behind both doors."""
+
+
+async def test_an_organisation_has_one_share_whatever_it_shows_wherever(tmp_path: Path) -> None:
+    async with gateway(tmp_path, *of_orgs(10)) as front:
+        keys = [f"key{n}@own" for n in range(5)]
+        taken = await statuses(front, [(*PLACES[n % 3], key) for n, key in enumerate(keys * 2)])
+        more = await statuses(front, [(*place, key) for place in PLACES for key in keys])
+        # a credential is known by its first answer in each class
+        new_key = await statuses(front, [(*PLACES[0], "new@own")] * 3)
+        others = await statuses(front, [(*PLACES[0], key) for key in ("key0@other", "key0", "key0@")])
+        _, members, response = await front.call(
+            "GET", "/catalog/skus", headers={"Authorization": "Bearer key0@own"}
+        )
+
+    assert taken == [200] * 10
+    assert more == [429] * 15
+    assert new_key == [200, 429, 429]
+    assert others == [200] * 3
+    assert _is_problem(response, members, 429, "rate_limited")
+    assert response.headers["Retry-After"] == "60"
+
+
+async def test_reads_writes_and_events_of_an_organisation_count_together(tmp_path: Path) -> None:
+    calls = [("GET", "/catalog/skus"), ("POST", "/catalog/skus"), ("POST", "/metering/events")]
+    async with gateway(tmp_path, *of_orgs(6)) as front:
+        answers = await statuses(front, [(*call, "key@own") for call in calls * 3])
+
+    assert answers == [200] * 6 + [429] * 3
+
+
+async def test_a_credential_that_is_not_good_uses_up_nobodys_share(tmp_path: Path) -> None:
+    REVOKED.clear()
+    async with gateway(tmp_path, *of_orgs(8)) as front:
+        before = await statuses(front, [(*PLACES[0], "stolen@own")] * 2)
+        REVOKED.add("Bearer stolen@own")
+        after = await statuses(front, [(*PLACES[0], "stolen@own")] * 20)
+        own = await statuses(front, [(*PLACES[0], "key@own")] * 7)
+
+    assert before == [200] * 2
+    assert after == [401] * 20
+    # two of it while it was good, and the one that told that it isn't any more
+    assert own == [200] * 5 + [429] * 2
+
+
+@pytest.mark.parametrize("has_limits", [True, False])
+async def test_whose_a_credential_is_stays_inside(tmp_path: Path, has_limits: bool) -> None:
+    async with gateway(tmp_path, Options(has_rate_limits=has_limits)) as front:
+        status, _, response = await front.call(
+            "GET", "/catalog/skus", headers={"Authorization": "Bearer key@own", ORG_HEADER: "forged"}
+        )
+
+    assert status == 200
+    assert ORG_HEADER not in response.headers

@@ -20,6 +20,7 @@ import yaml
 from eb_contracts.errors import NotFound, Refusal
 from eb_kit import problems
 from eb_kit.access import Forbidden
+from eb_kit.web import ORG_HEADER
 
 ROUTES = Path(__file__).resolve().parents[3] / "deploy" / "gateway" / "routes.yaml"
 REFUSALS: tuple[type[Refusal], ...] = (
@@ -83,11 +84,30 @@ class Entry:
 
 @dataclass(frozen=True)
 class Rate:
-    """Requests a minute, counted per network address or per hash of the Authorization value."""
+    """Requests a minute, counted `per` network address, hash of the Authorization value, or organisation."""
 
     name: str
-    is_per_address: bool
+    per: str
     limit: int
+
+
+@dataclass(frozen=True)
+class Counted:
+    """By what requests are counted: the key, and the table of the counts."""
+
+    key: str
+    kind: str
+    stored: str = "http_req_rate(60s)"
+
+
+COUNTED = {
+    "address": Counted("src", "ipv6"),
+    # gpt0: the organisation that the services said it is of, 32 bits of a hash; 0 as long as nobody said so
+    "credential": Counted("var(txn.who)", "string len 64", "http_req_rate(60s),gpt0"),
+    "organisation": Counted("sc_get_gpt0(0)", "integer"),
+}
+OVER_ALL = {"address": (1, ""), "org": (2, "{ sc_get_gpt0(0) gt 0 }")}
+"""The rates that count whatever the class of a request: their number as a counter, and when."""
 
 
 @dataclass(frozen=True)
@@ -130,9 +150,7 @@ def read_routes(file: Path = ROUTES) -> RouteTable:
     """Read the routes file; KeyError or ValueError where it isn't one."""
     text = yaml.safe_load(file.read_text())
     limit = int(text["defaults"]["body_limit_bytes"])
-    rates = {
-        name: Rate(name, rate["per"] == "address", int(rate["limit"])) for name, rate in text["rates"].items()
-    }
+    rates = {name: Rate(name, str(rate["per"]), int(rate["limit"])) for name, rate in text["rates"].items()}
     entries = tuple(_entry(row, limit) for row in text["routes"])
     for entry in entries:
         if entry.rate is not None and entry.rate not in rates:
@@ -271,7 +289,9 @@ def _frontend(table: RouteTable, options: Options) -> list[str]:
         *(_count(table, options.rate_scale) if options.has_rate_limits else ()),
         *(f"use_backend {entry.service} if {entry.condition}" for entry in table.entries),
         "http-after-response set-header X-Request-Id %[var(txn.request_id)] if { var(txn.request_id) -m found }",
+        *(_learn_orgs() if options.has_rate_limits else ()),
         "http-after-response del-header Server",
+        f"http-after-response del-header {ORG_HEADER}",
         "http-after-response set-header Connection close if { status 408 413 }",
         *(_insist_on_tls() if options.is_https else ()),
         "default_backend nowhere\n\nbackend nowhere\n  http-request deny deny_status 404",
@@ -322,7 +342,7 @@ def _limit_bodies(table: RouteTable) -> Iterator[str]:
 
 
 def _count(table: RouteTable, scale: float) -> Iterator[str]:
-    """Name the class of the request, count it there, and count the address over all classes."""
+    """Name the class of the request, count it there, and count address and organisation over all classes."""
     yield f"http-request set-var(txn.rate) str(write) unless {{ method {' '.join(READ_METHODS)} }}"
     yield f"http-request set-var(txn.rate) str(read) if {{ method {' '.join(READ_METHODS)} }}"
     for entry in reversed(table.entries):
@@ -335,23 +355,32 @@ def _count(table: RouteTable, scale: float) -> Iterator[str]:
 
 
 def _count_in(rate: Rate, limit: int) -> Iterator[str]:
-    is_all = rate.name == "address"
-    condition = "" if is_all else f" if {{ var(txn.rate) -m str {rate.name} }}"
-    key = "src" if rate.is_per_address else "var(txn.who)"
-    number = 1 if is_all else 0
-    yield f"http-request track-sc{number} {key} table rate_{rate.name}{condition}"
-    yield (
-        f"http-request deny deny_status 429 if {{ sc_http_req_rate({number},rate_{rate.name}) gt {limit} }}"
-        + ("" if is_all else f" {{ var(txn.rate) -m str {rate.name} }}")
+    number, condition = OVER_ALL.get(rate.name, (0, f"{{ var(txn.rate) -m str {rate.name} }}"))
+    table = f"rate_{rate.name}"
+    yield f"http-request track-sc{number} {COUNTED[rate.per].key} table {table}" + (
+        f" if {condition}" if condition else ""
     )
+    yield (
+        f"http-request deny deny_status 429 if {{ sc_http_req_rate({number},{table}) gt {limit} }} {condition}"
+    ).rstrip()
+
+
+def _learn_orgs() -> Iterator[str]:
+    """Remember of each credential whose it is, as the services say: only they can verify it.
+
+    The first answer is counted here, the following requests when they come. A credential that isn't good any more
+    is nobody's, so nobody uses up another's share with it.
+    """
+    says = f"{{ res.hdr({ORG_HEADER}) -m found }}"
+    org = f"res.hdr({ORG_HEADER}),xxh32"
+    yield f"http-response track-sc2 {org} table rate_org if {says}"
+    yield f"http-response sc-set-gpt0(0) {org} if {says}"
+    yield f"http-response sc-set-gpt0(0) 0 if {{ status 401 }} !{says}"
 
 
 def _counter(rate: Rate) -> list[str]:
-    kind = "ipv6" if rate.is_per_address else "string len 64"
-    return [
-        f"backend rate_{rate.name}",
-        f"stick-table type {kind} size 100k expire 2m store http_req_rate(60s)",
-    ]
+    kind, stored = COUNTED[rate.per].kind, COUNTED[rate.per].stored
+    return [f"backend rate_{rate.name}", f"stick-table type {kind} size 100k expire 2m store {stored}"]
 
 
 def _backend(name: str, backend: Backend) -> list[str]:

@@ -80,11 +80,6 @@ class ServiceSettings(BaseModel):
         "auto",
         description="Limits of requests and attempts per minute; auto: off in a local run, on elsewhere.",
     )
-    org_requests: int = Field(
-        60_000,
-        ge=1,
-        description="Most requests a minute of one organisation to this process, all its keys and people together.",
-    )
     docs_enabled: bool = Field(True, description="Serve /docs and /openapi.json.")
     coherence_window_s: int = Field(
         60,
