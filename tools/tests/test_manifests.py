@@ -75,11 +75,11 @@ def test_every_service_has_a_workload_that_opens_each_of_its_doors() -> None:
 
 
 def test_a_changed_file_of_the_base_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifests, "BASE", tmp_path)
+    monkeypatch.setattr(manifests, "K8S", tmp_path)
     monkeypatch.setattr(manifests, "GATEWAY", tmp_path)
     manifests.main()
     assert manifests.problems() == []
 
-    (tmp_path / "auth.yaml").write_text("kind: Other\n")
+    (tmp_path / "base" / "auth.yaml").write_text("kind: Other\n")
 
     assert len(manifests.problems()) == 1

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -105,14 +106,26 @@ def compose() -> Outcome:
 
 
 def kubernetes() -> Outcome:
-    """Every manifest against the Kubernetes API, and the list of resources against the folder."""
+    """Every manifest against the Kubernetes API and the model; put together with each component, where kubectl is."""
     from eb_tools.manifests import problems
 
-    files = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "deploy/k8s/base").glob("*.yaml"))
+    files = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "deploy/k8s").rglob("*.yaml"))
     files = [name for name in files if not name.endswith("kustomization.yaml")]
     schema = _only_failures(command("kubernetes-validate", "--strict", "--quiet", *files))
     stale = problems()
-    return Outcome(schema.status or bool(stale), "\n".join([schema.text, *stale]).strip())
+    built = _with_all_components() if shutil.which("kubectl") else Outcome(0, "")
+    text = "\n".join([schema.text, built.text, *stale]).strip()
+    return Outcome(schema.status or built.status or bool(stale), text)
+
+
+def _with_all_components() -> Outcome:
+    folder = ROOT / "deploy/k8s"
+    with tempfile.TemporaryDirectory(dir=folder) as overlay:
+        listed = [f"  - ../components/{path.name}" for path in sorted((folder / "components").iterdir())]
+        (Path(overlay) / "kustomization.yaml").write_text(
+            "\n".join(["resources: [../base]", "components:", *listed, ""])
+        )
+        return _only_failures(command("kubectl", "kustomize", overlay))
 
 
 def documents() -> Outcome:

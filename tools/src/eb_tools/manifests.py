@@ -1,4 +1,5 @@
-"""The Kubernetes base: all seven services from one model, written to deploy/k8s/base; haproxy.cfg for containers.
+"""The Kubernetes base: all seven services from one model, written to deploy/k8s/base and, what may be added, to
+deploy/k8s/components; haproxy.cfg and its error files for containers.
 
 `python -m eb_tools.manifests` writes the files again; `make lint` compares them with the model and checks each
 against the Kubernetes API. Secrets are named, never contained: `<service>-secrets` holds DATABASE_URL, AMQP_URL
@@ -7,27 +8,25 @@ and what else the service must be told in private; `prepare-secrets` holds the o
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from eb_tools import gateway
+from eb_tools import gateway, network
+from eb_tools.network import ADMIN_PORT, GATEWAY_PORT, HTTP_PORT, Manifest, labels
 from eb_tools.paths import repository
 from eb_tools.services import NAMES, schema_of
 
-BASE = repository() / "deploy" / "k8s" / "base"
+K8S = repository() / "deploy" / "k8s"
 GATEWAY = repository() / "deploy" / "gateway"
 IMAGE = "event-builder"
 HAPROXY = "haproxy:3.2"
 """The oldest branch that answers in our words what never became a request."""
 VERSION = "0.1.0"
-HTTP_PORT, ADMIN_PORT = 8000, 9000
-GATEWAY_PORT = 8080
 NOBODY = 10001
-
-Manifest = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -54,11 +53,6 @@ def workloads() -> list[Workload]:
         Workload("metering-ingest-writer", "metering-ingest", "consumers,jobs", memory="384Mi"),
     ]
     return sorted([*plain, *ingest], key=lambda workload: workload.name)
-
-
-def labels(name: str) -> dict[str, str]:
-    """Give the labels that select one workload's pods."""
-    return {"app.kubernetes.io/name": name, "app.kubernetes.io/part-of": "event-builder"}
 
 
 def deployment(workload: Workload) -> Manifest:
@@ -165,28 +159,73 @@ def disruption_budget(name: str) -> Manifest:
     }
 
 
-def network_policy(workload: Workload) -> Manifest:
-    """Let only the gateway in at the HTTP door; the admin port is for probes and metrics in the cluster."""
-    from_gateway = {
-        "from": [{"podSelector": {"matchLabels": labels("gateway")}}],
-        "ports": [{"protocol": "TCP", "port": HTTP_PORT}],
-    }
-    to_admin = {"from": [{"namespaceSelector": {}}], "ports": [{"protocol": "TCP", "port": ADMIN_PORT}]}
+def fields() -> dict[str, frozenset[str]]:
+    """Give the names of each workload's settings."""
     return {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": {"name": workload.name, "labels": labels(workload.name)},
-        "spec": {
-            "podSelector": {"matchLabels": labels(workload.name)},
-            "policyTypes": ["Ingress"],
-            "ingress": [*([from_gateway] if workload.has_api else []), to_admin],
-        },
+        workload.name: frozenset(
+            importlib.import_module(f"eb_{schema_of(workload.service)}.settings").Settings.model_fields
+        )
+        for workload in workloads()
+    }
+
+
+def network_policies() -> list[Manifest]:
+    """Write what no workload's own file says: nobody may anything, then the ways to each place and the gateway's."""
+    behind = [workload.name for workload in workloads() if workload.has_api]
+    ways = [network.way_to(place, fields()) for place in network.PLACES if place.component is None]
+    return [*network.of_all(), *network.of_gateway(behind), *ways]
+
+
+def components() -> dict[str, str]:
+    """Give the files of what may be added: the way to a place, and the settings that name it."""
+    made: dict[str, str] = {}
+    for place in network.PLACES:
+        if place.component is not None:
+            folder = f"components/{place.component}"
+            made[f"{folder}/network.yaml"] = _text([network.way_to(place, fields())])
+            made[f"{folder}/kustomization.yaml"] = _text([_component(["network.yaml"], place.told)])
+    return made | {
+        "components/encrypted-network/kustomization.yaml": _text([encrypted_network()]),
+    }
+
+
+def _component(resources: list[str], told: Mapping[str, str]) -> Manifest:
+    made: Manifest = {"apiVersion": "kustomize.config.k8s.io/v1alpha1", "kind": "Component"}
+    if resources:
+        made["resources"] = resources
+    if told:
+        made["patches"] = [{"patch": yaml.safe_dump(_settings(told), sort_keys=False)}]
+    return made
+
+
+def encrypted_network() -> Manifest:
+    """Write the component for clusters whose network encrypts by itself: plain ports of database and broker."""
+    made = _component([], {"EB_NETWORK_ENCRYPTS": "true"})
+    plain = (("to-rabbitmq", 5672), ("to-rabbitmq-admin", 15672))
+    made["patches"] += [
+        {
+            "target": {"kind": "NetworkPolicy", "name": name},
+            "patch": yaml.safe_dump(
+                [{"op": "replace", "path": "/spec/egress/0/ports/0/port", "value": port}], sort_keys=False
+            ),
+        }
+        for name, port in plain
+    ]
+    return made
+
+
+def _settings(told: Mapping[str, str]) -> Manifest:
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "event-builder"},
+        "data": dict(told),
     }
 
 
 def common() -> list[Manifest]:
     """Write what all share: the account and the settings that are no secrets."""
-    settings = {
+    told = {
         "EB_ENV": "production",
         "EB_HTTP_HOST": "0.0.0.0",  # noqa: S104 - inside a pod
         "EB_HTTP_PORT": str(HTTP_PORT),
@@ -200,7 +239,7 @@ def common() -> list[Manifest]:
             "metadata": {"name": "event-builder"},
             "automountServiceAccountToken": False,
         },
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "event-builder"}, "data": settings},
+        _settings(told),
     ]
 
 
@@ -270,13 +309,19 @@ def front() -> list[Manifest]:
 def of_workload(workload: Workload) -> list[Manifest]:
     """Write everything that belongs to one workload."""
     doors = [service(workload.name, {"http": HTTP_PORT, "admin": ADMIN_PORT})] if workload.has_api else []
-    return [deployment(workload), *doors, disruption_budget(workload.name), network_policy(workload)]
+    return [
+        deployment(workload),
+        *doors,
+        disruption_budget(workload.name),
+        network.doors(workload.name, has_api=workload.has_api),
+    ]
 
 
 def files() -> dict[str, str]:
-    """Give every file of the base by its name."""
+    """Give every file by its path below deploy/k8s."""
     made = {f"{workload.name}.yaml": of_workload(workload) for workload in workloads()}
     made |= {"common.yaml": common(), "prepare.yaml": [prepare_job()], "gateway.yaml": front()}
+    made |= {"network.yaml": network_policies()}
     kustomization: Manifest = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
@@ -284,9 +329,8 @@ def files() -> dict[str, str]:
         "resources": sorted(made),
         "images": [{"name": IMAGE, "newTag": VERSION}],
     }
-    return {name: _text(manifests) for name, manifests in made.items()} | {
-        "kustomization.yaml": _text([kustomization])
-    }
+    base = {f"base/{name}": _text(manifests) for name, manifests in made.items()}
+    return base | {"base/kustomization.yaml": _text([kustomization])} | components()
 
 
 def _text(manifests: list[Manifest]) -> str:
@@ -297,17 +341,22 @@ def _text(manifests: list[Manifest]) -> str:
 def wanted() -> dict[Path, str]:
     """Give every generated file with its text."""
     beside = {GATEWAY / name: text for name, text in gateway.early_answers().items()}
-    return {BASE / name: text for name, text in files().items()} | {
+    return {K8S / name: text for name, text in files().items()} | {
         GATEWAY / gateway.CONFIG: gateway_config(),
         **beside,
     }
 
 
+def _generated() -> list[Path]:
+    """List what is here of the kinds that are generated."""
+    written = [path for pattern in ("base/*.yaml", "components/*/*.yaml") for path in K8S.glob(pattern)]
+    return [*written, *GATEWAY.glob("*.http"), *GATEWAY.glob("*.cfg")]
+
+
 def problems() -> list[str]:
     """Say which files differ from the model."""
     made = wanted()
-    found = [*BASE.glob("*.yaml"), *GATEWAY.glob("*.http"), *GATEWAY.glob("*.cfg")]
-    there = {path: path.read_text() for path in found}
+    there = {path: path.read_text() for path in _generated()}
     return [
         f"{path} differs from eb_tools.manifests; write it again: make docs"
         for path in sorted(made.keys() | there.keys())
@@ -317,10 +366,10 @@ def problems() -> list[str]:
 
 def main() -> None:
     """Write them."""
-    BASE.mkdir(parents=True, exist_ok=True)
-    for stale in [*BASE.glob("*.yaml"), *GATEWAY.glob("*.http")]:
+    for stale in _generated():
         stale.unlink()
     for path, text in wanted().items():
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
 
 
