@@ -113,7 +113,7 @@ async def test_a_new_reader_asks_for_a_snapshot_and_is_ready_when_it_is_applied(
 ) -> None:
     owner = Owner([org() for _ in range(1203)])
     async with consuming(service("catalog", Handlers()), fresh_db, fresh_bus) as client:
-        assert (await client.context.bus.readiness()) == {"read_models": False}
+        assert not (await client.context.bus.readiness())["read_models"]
         async with client.http.get(f"{client.admin_url}/readyz") as answer:
             assert answer.status == 503
         async with consuming(service("auth", owner.handlers), fresh_db, fresh_bus):

@@ -125,6 +125,13 @@ class Caller:
             | (GROUP_ROLES if is_below else frozenset())
         )
 
+    def may_reach(self, org_id: UUID) -> bool:
+        """Tell whether the caller could have a right there, if only the organisation were known here."""
+        if self.kind == "key":
+            return org_id == self.org_id or any(scope.endswith(":tree") for scope in self.scopes)
+        is_bound = self.kind == "assist" or self.roles.isdisjoint(PLATFORM_ROLES | GROUP_ROLES)
+        return org_id == self.org_id or self.kind == "service" or not is_bound
+
     def names_anywhere(self) -> frozenset[str]:
         """Give every name that the caller could go by towards some organisation."""
         if self.kind == "service":
@@ -135,6 +142,8 @@ class Caller:
 
 
 CALLER: web.RequestKey[Caller] = web.RequestKey("eb_caller", Caller)
+HAS_LOOKED: web.RequestKey[bool] = web.RequestKey("eb_has_looked", bool)
+NOBODYS = UUID(int=0)
 
 
 def _key_names(scopes: frozenset[str], is_own: bool, is_below: bool) -> frozenset[str]:
@@ -339,20 +348,40 @@ async def reach(request: web.Request, org_id: UUID, *, roles: frozenset[str] | N
 
     directory = request.app[CONTEXT].directory
     who = caller(request)
-    is_known = await directory.find_org(org_id, waiter_of(request)) is not None
-    names = who.names_in(org_id, directory) if is_known else frozenset()
+    request[HAS_LOOKED] = True
+
+    def look() -> frozenset[str]:
+        return who.names_in(org_id, directory) if directory.org(org_id) is not None else frozenset()
+
+    names = await directory.find_right(look, org_id, waiter_of(request)) if who.may_reach(org_id) else look()
     if not names:
-        await _refuse_outside(who, org_id, directory)
+        await _refuse_outside(request, org_id)
     allowed = request[ROUTE].names if roles is None else request[ROUTE].names & roles
     if names.isdisjoint(allowed):
         raise Forbidden
 
 
-async def _refuse_outside(who: Caller, org_id: UUID, directory: Directory) -> NoReturn:
-    """Refuse what lies outside of the token's context; unknown organisations are looked up just the same."""
-    if who.kind == "user" and who.user_id is not None and await directory.roles_of(who.user_id, org_id):
+async def _refuse_outside(request: web.Request, org_id: UUID) -> NoReturn:
+    """Refuse what lies outside of the token's context."""
+    if await _roles_elsewhere(request, org_id):
         raise ContextMismatch
     raise OutOfReach
+
+
+async def _roles_elsewhere(request: web.Request, org_id: UUID) -> frozenset[str]:
+    """Look up what a person is towards an organisation in any context; unknown ones just the same."""
+    from .service import CONTEXT
+
+    who = caller(request)
+    if who.kind != "user" or who.user_id is None:
+        return frozenset()
+    return await request.app[CONTEXT].directory.roles_of(who.user_id, org_id)
+
+
+async def take_as_long(request: web.Request) -> None:
+    """Do for a thing that doesn't exist what is done for somebody else's, so that time doesn't tell them apart."""
+    if CALLER in request and HAS_LOOKED not in request:
+        await _roles_elsewhere(request, NOBODYS)
 
 
 async def names_anywhere_in(request: web.Request, org_id: UUID, connection: Any = None) -> frozenset[str]:

@@ -9,16 +9,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 import asyncpg
+import structlog
 
 from eb_contracts.ids import made_at
 
 from .clock import Clock
+from .db import WEATHER
 from .touch import DATABASE, Touch
+
+log = structlog.get_logger(__name__)
 
 REFRESH_S = 0.3
 ASK_S = 2.0
@@ -65,6 +70,7 @@ class Directory:
         self._signing_keys: dict[str, str] = {}
         self._revoked: dict[str, float] = {}
         self._waiting: dict[str, int] = {}
+        self._awaited: dict[tuple[str, str], asyncio.Task[None]] = {}
         self.refreshed_at: datetime | None = None
 
     async def load(self, pool: asyncpg.Pool[Any]) -> None:
@@ -82,10 +88,13 @@ class Directory:
         self._touch.note(DATABASE, asked_at)
 
     async def refresh_for_ever(self) -> None:
-        """Follow the changes, every 300 ms."""
+        """Follow the changes, every 300 ms, and as soon as the database is back where it was away."""
         while True:
             await asyncio.sleep(REFRESH_S)
-            await self.refresh()
+            try:
+                await self.refresh()
+            except WEATHER as error:
+                log.warning("what changed can't be read", error=repr(error))
 
     async def refresh(self) -> None:
         """Read what changed since 10 s before the last refresh."""
@@ -200,33 +209,65 @@ class Directory:
         """Give the live key of this digest, waiting as `find_org` does."""
         return await self._find(lambda: self._keys.get(digest), "api_key", key_id, waiter)
 
+    async def find_right(
+        self, look: Callable[[], frozenset[str]], org_id: UUID, waiter: str
+    ) -> frozenset[str]:
+        """Give what somebody goes by towards an organisation, waiting as `find_org` does while that is nothing.
+
+        A young organisation that is known and stays hidden is waited for just as long as one that nobody knows.
+        """
+        if (names := look()) or not self.is_young(org_id):
+            return names
+        until = asyncio.get_running_loop().time() + WAIT_S
+        if await self.find_org(org_id, waiter) is None or not self._has_room(waiter):
+            return look()
+        with self._counted(waiter):
+            while not (names := look()) and asyncio.get_running_loop().time() < until:  # noqa: ASYNC110
+                await asyncio.sleep(POLL_S)
+        return names
+
     async def _find(
         self, look: Callable[[], Found | None], entity: str, entity_id: UUID, waiter: str
     ) -> Found | None:
-        if (found := look()) is not None or not self._is_young(entity_id):
+        """Look, and wait for a young id. All who want the same one wait together and count as one."""
+        if (found := look()) is not None or not self.is_young(entity_id):
             return found
-        if await self._read_one(entity, str(entity_id)):
+        key = (entity, str(entity_id))
+        if key not in self._awaited and await self._read_one(*key):
             return look()
-        if not self._has_room(waiter):
-            return None
+        if key not in self._awaited:
+            if not self._has_room(waiter):
+                return None
+            self._awaited[key] = asyncio.create_task(self._wait(key, waiter))
+        await asyncio.shield(self._awaited[key])
+        return look()
+
+    async def _wait(self, key: tuple[str, str], waiter: str) -> None:
+        """Read until it is known, 2 s at most; bad weather ends it, too."""
+        until = asyncio.get_running_loop().time() + WAIT_S
+        try:
+            with self._counted(waiter):
+                is_known = False
+                while not is_known and asyncio.get_running_loop().time() < until:
+                    await asyncio.sleep(POLL_S)
+                    is_known = await self._read_one(*key)
+        except WEATHER as error:
+            log.warning("a young id can't be looked up", error=repr(error))
+        finally:
+            del self._awaited[key]
+
+    @contextmanager
+    def _counted(self, waiter: str) -> Iterator[None]:
         self._waiting[waiter] = self._waiting.get(waiter, 0) + 1
         try:
-            return await self._wait(look, entity, str(entity_id))
+            yield
         finally:
             self._waiting[waiter] -= 1
             if not self._waiting[waiter]:
                 del self._waiting[waiter]
 
-    async def _wait(self, look: Callable[[], Found | None], entity: str, entity_id: str) -> Found | None:
-        loop = asyncio.get_running_loop()
-        until = loop.time() + WAIT_S
-        while loop.time() < until:
-            await asyncio.sleep(POLL_S)
-            if await self._read_one(entity, entity_id):
-                return look()
-        return None
-
-    def _is_young(self, entity_id: UUID) -> bool:
+    def is_young(self, entity_id: UUID) -> bool:
+        """Tell whether an id was made so lately that its fact may be under way yet."""
         born = made_at(entity_id)
         return born is not None and abs(self._clock.machine_now() - born) < YOUNG
 

@@ -160,6 +160,7 @@ class Process:
             for jobs in (self._service.jobs, upkeep):
                 start_jobs(context, jobs, context.supervisor)
         if "api" in context.doors:
+            await context.bus.caught_up_or_cut_off()
             await self._open_api()
         context.is_started = True
         gc.freeze()

@@ -15,7 +15,8 @@ import structlog
 log = structlog.get_logger(__name__)
 
 FIRST_PAUSE_S = 0.1
-LONGEST_PAUSE_S = 5.0
+LONGEST_PAUSE_S = 2.0
+"""Short enough for what was revoked during an outage to be felt within 5 s of its end."""
 HEALTHY_AFTER_S = 10.0
 
 

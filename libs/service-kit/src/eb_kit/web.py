@@ -277,7 +277,7 @@ class _Edge:
                     require_recent_sign_in(request)
                 if route.idempotency == "required":
                     idempotency.key_of(request)
-                return await route.handler(request)
+                return await _handle(request, route)
         except Refusal as refusal:
             self._refusals.note(refusal, request)
             return problem(refusal, request)
@@ -289,6 +289,16 @@ class _Edge:
         except Exception:
             log.exception("request failed", route=route.name)
             return problem(InternalError(), request)
+
+
+async def _handle(request: web.Request, route: Route) -> web.StreamResponse:
+    try:
+        return await route.handler(request)
+    except OutOfReach:
+        raise
+    except NotFound:
+        await take_as_long(request)
+        raise
 
 
 @cache

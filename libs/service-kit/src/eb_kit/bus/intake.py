@@ -119,8 +119,20 @@ class Intake:
         self._buffer = Buffer(limits)
         self._taken: list[Delivery] = []
         self._is_draining = False
+        self._backlog: int | None = None
+        self._settled = 0
         self._idle = asyncio.Event()
         self._idle.set()
+
+    @property
+    def is_reading(self) -> bool:
+        """Tell whether a channel is consuming."""
+        return self._backlog is not None
+
+    @property
+    def has_settled_backlog(self) -> bool:
+        """Tell whether as many messages are settled as waited when the channel began to consume."""
+        return self._backlog is not None and self._settled >= self._backlog
 
     async def run(self) -> None:
         """Consume until the channel is lost or the process drains."""
@@ -134,6 +146,7 @@ class Intake:
             await self._subscribe(channel, buffer)
             await self._work(channel, buffer)
         finally:
+            self._backlog = None
             await hang_up(channel)
         if self._is_draining:
             await _until_cancelled()
@@ -143,11 +156,19 @@ class Intake:
         try:
             async with asyncio.timeout(CONNECT_S):
                 await channel.basic_qos(prefetch_count=self._limits.prefetch)
+                waiting = await self._count(channel)
                 for queue in self._queues:
                     await channel.basic_consume(queue, partial(_receive, buffer, queue))
         except TimeoutError:
             self._link.drop()
             raise BusUnavailable("the broker let us consume nothing in time") from None
+        self._backlog, self._settled = waiting, 0
+
+    async def _count(self, channel: Channel) -> int:
+        """Count what waits; of a split family nobody asks, and a question for each queue would cost its start."""
+        if len(self._queues) > 1:
+            return 0
+        return (await channel.queue_declare(self._queues[0], passive=True)).message_count or 0
 
     async def _work(self, channel: Channel, buffer: Buffer) -> None:
         while take := await buffer.take():
@@ -156,6 +177,7 @@ class Intake:
             try:
                 await self._settler.settle(take, lambda: buffer.is_over)
                 await channel.basic_ack(take[-1].tag, multiple=True, wait=False)
+                self._settled += len(take)
                 if failpoints.points:
                     await failpoints.reach(f"{self.name}.after_ack")
             except Abandoned:

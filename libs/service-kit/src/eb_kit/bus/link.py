@@ -50,18 +50,11 @@ class Link:
         self._down = asyncio.Event()
         self._gauge = metrics.CONNECTED.labels(service, role)
         self._closing: set[asyncio.Task[None]] = set()
+        self.has_failed = False
 
     async def run(self) -> None:
         """Connect, stay until the connection is lost or dropped, clean up."""
-        url = URL(self._url())
-        connection = await asyncio.wait_for(
-            aio_pika.connect(
-                url,
-                heartbeat=int(url.query.get("heartbeat", HEARTBEAT_S)),
-                client_properties={"connection_name": self._name},
-            ),
-            CONNECT_S,
-        )
+        connection = await self._connect()
         self._down.clear()
         connection.close_callbacks.add(lambda *_: self._down.set())
         self._connection = connection
@@ -73,6 +66,21 @@ class Link:
         finally:
             self._forget(connection)
         log.warning("bus connection lost", connection=self._name)
+
+    async def _connect(self) -> AbstractConnection:
+        """Connect, within 5 s; `has_failed` tells whether the last try came to nothing."""
+        url = URL(self._url())
+        connecting = aio_pika.connect(
+            url,
+            heartbeat=int(url.query.get("heartbeat", HEARTBEAT_S)),
+            client_properties={"connection_name": self._name},
+        )
+        self.has_failed = False
+        try:
+            return await asyncio.wait_for(connecting, CONNECT_S)
+        except BaseException:
+            self.has_failed = True
+            raise
 
     def _forget(self, connection: AbstractConnection) -> None:
         self._up.clear()

@@ -25,6 +25,7 @@ from ..clock import Clock
 from ..db import WEATHER
 from ..telemetry import current_trace
 from ..touch import CONSUME, PUBLISH
+from .catchup import CatchUp
 from .envelope import Envelope
 from .handlers import Family, Handlers
 from .intake import Intake, Limits
@@ -67,6 +68,8 @@ class Bus:
         self.kept = Kept(context, self._direct, self)
         self._coherence = coherence.Coherence(context, self)
         self.keeps = _kept(service, handlers)
+        self._has_all = False
+        self._catch_up = CatchUp(context, self, model.facts_queue(service))
         _check_families(service, handlers)
 
     def _url(self) -> str:
@@ -83,6 +86,7 @@ class Bus:
         if "jobs" in self._context.doors:
             start("bus:compare", self._coherence.run)
         if not consume:
+            start("bus:catch-up", partial(self._catch_up.run, self._publishing))
             return
         start("bus:consume", self._consuming.run)
         start("bus:pulse:consume", self._pulse(self._consuming, ask_by_setting, CONSUME).run)
@@ -90,6 +94,7 @@ class Bus:
         self._intakes = self._make_intakes()
         for intake in self._intakes:
             start(f"bus:{intake.name}", intake.run)
+        start("bus:catch-up", partial(self._catch_up.run, self._consuming, self._intakes[0]))
 
     def _pulse(self, link: Link, ask: Callable[[Channel], Awaitable[object]], source: str) -> Pulse:
         return Pulse(link, ask, partial(self._context.touch.note, source))
@@ -115,13 +120,28 @@ class Bus:
         return Envelope.of(message, trace=current_trace(), now=self._context.clock.machine_now())
 
     async def readiness(self) -> dict[str, bool]:
-        """Say whether the read models are complete; the broker may be away, then the outbox waits."""
-        needed = set(self._entities()) - self._handlers.followed
+        """Say whether the read models are complete and in memory, and hold what was said while nobody listened.
+
+        A broker that goes away later doesn't matter: what was known last goes on, and the outbox waits.
+        """
         try:
-            missing = await readmodels.incomplete(self._context.pool, needed)
+            self._has_all = await self._look_whether_complete()
         except WEATHER:
-            return {"read_models": False}
-        return {"read_models": not missing}
+            self._has_all = False
+        return {"read_models": self._has_all, "caught_up": self._catch_up.is_done}
+
+    async def _look_whether_complete(self) -> bool:
+        """Tell whether nothing is missing; memory is brought up to date before it is said for the first time."""
+        needed = set(self._entities()) - self._handlers.followed
+        if await readmodels.incomplete(self._context.pool, needed):
+            return False
+        if not self._has_all:
+            await self._context.directory.refresh()
+        return True
+
+    async def caught_up_or_cut_off(self) -> None:
+        """Wait until what was said before this process began is known, or the broker turns out to be away."""
+        await self._catch_up.done_or_cut_off()
 
     async def rebuild(self, entity: str) -> None:
         """Forget a read model and fill it from its owner again."""
