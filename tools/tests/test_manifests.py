@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from eb_kit.settings import load
-from eb_tools import manifests
+from eb_tools import manifests, network
 from eb_tools.prepare import read_passwords
 from eb_tools.services import NAMES, schema_of
 from eb_tools.trouble import Trouble
@@ -59,11 +59,37 @@ def test_passwords_of_other_than_our_services_are_refused(text: str) -> None:
 @pytest.mark.parametrize("workload", manifests.workloads(), ids=lambda workload: workload.name)
 def test_a_pod_starts_with_what_kubernetes_tells_it(workload: manifests.Workload) -> None:
     [_, config] = manifests.common()
-    secrets = {"DATABASE_URL": "postgresql://x@db/eb", "AMQP_URL": "amqp://x@mq/", "EB_CURSOR_SECRET": SECRET}
+    dsn = f"postgresql://x@db/eb?sslmode=verify-full&sslrootcert={manifests.CA_FOLDER}/ca.crt"
+    secrets = {"DATABASE_URL": dsn, "AMQP_URL": "amqps://x@mq/", "EB_CURSOR_SECRET": SECRET}
 
     settings = load(settings_of(workload.service), config["data"] | secrets | ONLY_AUTH)
 
     assert (settings.http_port, settings.admin_port) == (manifests.HTTP_PORT, manifests.ADMIN_PORT)
+    assert not settings.network_encrypts
+
+
+@pytest.mark.parametrize(
+    "place", [place for place in network.PLACES if place.told], ids=lambda place: place.name
+)
+def test_a_service_starts_with_what_a_component_tells_it(place: network.Place) -> None:
+    [_, config] = manifests.common()
+    secrets = {
+        "DATABASE_URL": "postgresql://x@db/eb?sslmode=verify-full",
+        "AMQP_URL": "amqps://x@mq/",
+        "EB_CURSOR_SECRET": SECRET,
+    }
+
+    for service in NAMES:
+        settings = load(settings_of(service), config["data"] | secrets | ONLY_AUTH | dict(place.told))
+        assert getattr(settings, place.setting, "") is not None
+
+
+def test_a_cluster_that_encrypts_by_itself_takes_plain_addresses() -> None:
+    [_, config] = manifests.common()
+    told = yaml.safe_load(manifests.encrypted_network()["patches"][0]["patch"])["data"]
+    plain = {"DATABASE_URL": "postgresql://x@db/eb", "AMQP_URL": "amqp://x@mq/", "EB_CURSOR_SECRET": SECRET}
+
+    assert load(settings_of("ledger"), config["data"] | plain | told).network_encrypts
 
 
 def test_every_service_has_a_workload_that_opens_each_of_its_doors() -> None:

@@ -22,7 +22,11 @@ LOCAL = {
     "EB_HTTP_PORT": "1",
     "EB_ADMIN_PORT": "2",
 }
-PRODUCTION = LOCAL | {"EB_ENV": "production", "EB_CURSOR_SECRET": "a-secret-of-its-own"}
+PRODUCTION = LOCAL | {
+    "EB_ENV": "production",
+    "EB_CURSOR_SECRET": "a-secret-of-its-own",
+    "EB_NETWORK_ENCRYPTS": "true",
+}
 VICTIM = """
 import asyncio, sys
 from pathlib import Path

@@ -63,5 +63,58 @@ def test_production_needs_a_cursor_secret_of_its_own(capsys: pytest.CaptureFixtu
     assert "EB_CURSOR_SECRET" in capsys.readouterr().err
 
 
+PRODUCTION = {
+    **GOOD,
+    "EB_ENV": "production",
+    "EB_CURSOR_SECRET": "a-secret-of-its-own",
+    "EB_PUBLIC_URL": "https://api.example.org",
+    "DATABASE_URL": "postgresql://eb_x@db.example.org/eb?sslmode=verify-full",
+    "AMQP_URL": "amqps://x@mq.example.org/",
+}
+
+
+def test_production_starts_with_tls_everywhere_or_where_the_network_encrypts() -> None:
+    plain = {
+        "DATABASE_URL": "postgresql://x@db/eb",
+        "AMQP_URL": "amqp://x@mq/",
+        "EB_OTLP_ENDPOINT": "http://c/",
+    }
+
+    assert load(ServiceSettings, {**PRODUCTION, "EB_OTLP_ENDPOINT": "https://c/"}).plain_ways() == {}
+    assert (
+        len(load(ServiceSettings, {**PRODUCTION, **plain, "EB_NETWORK_ENCRYPTS": "true"}).plain_ways()) == 3
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("DATABASE_URL", "postgresql://x@db/eb"),
+        ("DATABASE_URL", "postgresql://x@db/eb?sslmode=require"),
+        ("DATABASE_URL", "postgresql://x@db/eb?sslmode=verify-full&sslmode=disable"),
+        ("DATABASE_URL", "postgresql:///eb?host=db.example.org"),
+        ("AMQP_URL", "amqp://x@mq/"),
+        ("AMQP_URL", "amqps://x@mq/?no_verify_ssl=1"),
+        ("EB_OTLP_ENDPOINT", "http://collector:4318/v1/traces"),
+        ("EB_PUBLIC_URL", "http://api.example.org"),
+    ],
+)
+def test_production_refuses_a_way_without_tls(
+    variable: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        load(ServiceSettings, {**PRODUCTION, variable: value})
+
+    assert variable in capsys.readouterr().err
+    if variable != "EB_PUBLIC_URL":
+        assert load(ServiceSettings, {**GOOD, variable: value}).eb_env == "local"
+
+
+def test_a_socket_of_the_machine_needs_no_tls() -> None:
+    dsn = "postgresql:///eb?host=/run/postgresql"
+
+    assert load(ServiceSettings, {**PRODUCTION, "DATABASE_URL": dsn}).database_url == dsn
+
+
 def test_every_setting_is_described() -> None:
     assert [name for name, field in ServiceSettings.model_fields.items() if not field.description] == []

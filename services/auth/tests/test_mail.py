@@ -118,8 +118,8 @@ async def test_an_expired_mail_is_dropped_unsent_and_so_is_its_code(auth: AuthSe
 def environ_of(**values: str) -> dict[str, str]:
     """Settings that are valid in production, and changes to them."""
     return {
-        "DATABASE_URL": "postgresql://x",
-        "AMQP_URL": "amqp://x",
+        "DATABASE_URL": "postgresql://x/eb?sslmode=verify-full",
+        "AMQP_URL": "amqps://x",
         "EB_HTTP_PORT": "1",
         "EB_ADMIN_PORT": "2",
         "EB_CURSOR_SECRET": "cursor-secret",
@@ -135,6 +135,7 @@ def environ_of(**values: str) -> dict[str, str]:
         {"EB_AUTH_SECRET": "local-auth-secret"},
         {"EB_AUTH_SECRET": "short"},
         {"EB_MAILBOX_DIR": "/tmp/mail"},
+        {"EB_SMTP_SECURITY": "none"},
         {"EB_RATE_LIMITS": "sometimes"},
     ],
 )

@@ -27,6 +27,8 @@ HAPROXY = "haproxy:3.2"
 """The oldest branch that answers in our words what never became a request."""
 VERSION = "0.1.0"
 NOBODY = 10001
+CA_FOLDER = "/etc/event-builder/ca"
+"""Where the certificates of the inner authority lie, for `sslrootcert` and `cafile`: Secret `internal-ca`, if any."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,10 @@ def _pod_spec(name: str, container: Manifest, *, grace_s: int) -> Manifest:
             }
         ],
         "containers": [container],
-        "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}}],
+        "volumes": [
+            {"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}},
+            {"name": "ca", "secret": {"secretName": "internal-ca", "optional": True}},
+        ],
     }
 
 
@@ -123,7 +128,10 @@ def _locked_down() -> Manifest:
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - a path in the container
+        "volumeMounts": [
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a path in the container
+            {"name": "ca", "mountPath": CA_FOLDER, "readOnly": True},
+        ],
     }
 
 

@@ -79,7 +79,7 @@ PLACES = (
     Place("oidc", "oidc_providers", (443,), PUBLIC, component="oidc"),
     Place(
         "traces", "otlp_endpoint", (4318,), named("observability", "otel-collector"), component="traces",
-        told={"EB_OTLP_ENDPOINT": "http://otel-collector.observability:4318/v1/traces"},
+        told={"EB_OTLP_ENDPOINT": "https://otel-collector.observability:4318/v1/traces"},
     ),
     Place(
         "resolvers", "dns_servers", (53,), ({"ipBlock": {"cidr": "192.0.2.53/32"}},), protocols=("UDP", "TCP"),

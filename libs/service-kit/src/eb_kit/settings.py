@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
@@ -60,6 +61,11 @@ class ServiceSettings(BaseModel):
     http_port: int = Field(description="Port of the HTTP door.")
     admin_port: int = Field(description="Port of livez, readyz and metrics; never behind the gateway.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
+    network_encrypts: bool = Field(
+        False,
+        description="What lies between the servers encrypts by itself (a mesh, one machine): production then takes"
+        " addresses of database, broker, mail and traces without TLS.",
+    )
     clock_file: Path | None = Field(
         None, description="Local runs: file that holds the clock's offset in seconds."
     )
@@ -130,8 +136,42 @@ class ServiceSettings(BaseModel):
             raise ValueError("EB_CURSOR_SECRET must be set in production")
         return self
 
+    @model_validator(mode="after")
+    def _production_is_reached_by_https(self) -> ServiceSettings:
+        url = urlsplit(self.public_url)
+        if self.eb_env == "production" and url.scheme != "https" and url.hostname not in LOOPBACK:
+            raise ValueError("EB_PUBLIC_URL must begin with https: in production")
+        return self
+
+    @model_validator(mode="after")
+    def _production_speaks_tls(self) -> ServiceSettings:
+        plain = self.plain_ways()
+        if self.eb_env == "production" and plain and not self.network_encrypts:
+            lacking = "; ".join(f"{variable} {lacks}" for variable, lacks in plain.items())
+            raise ValueError(f"in production, unless EB_NETWORK_ENCRYPTS=true: {lacking}")
+        return self
+
+    def plain_ways(self) -> dict[str, str]:
+        """Name the settings that lead to a server without TLS or without proof of who it is, with what they lack."""
+        found: dict[str, str] = {}
+        if not is_verified(self.database_url):
+            found["DATABASE_URL"] = "must say sslmode=verify-full"
+        broker = urlsplit(self.amqp_url)
+        if broker.scheme != "amqps" or "no_verify_ssl" in parse_qs(broker.query):
+            found["AMQP_URL"] = "must begin with amqps: and verify"
+        if self.otlp_endpoint is not None and urlsplit(self.otlp_endpoint).scheme != "https":
+            found["EB_OTLP_ENDPOINT"] = "must begin with https:"
+        return found
+
 
 S = TypeVar("S", bound=ServiceSettings)
+
+
+def is_verified(dsn: str) -> bool:
+    """Tell whether PostgreSQL is reached by its own socket, or by TLS that proves its name."""
+    query = parse_qs(urlsplit(dsn).query)
+    by_socket = not urlsplit(dsn).hostname and all(host.startswith("/") for host in query.get("host", ["/"]))
+    return by_socket or query.get("sslmode") == ["verify-full"]
 
 
 def variable_of(name: str, field: FieldInfo) -> str:

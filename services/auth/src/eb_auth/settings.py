@@ -89,3 +89,13 @@ def settings_of(tx: Tx) -> Settings:
     """Give the settings of this service."""
     settings: Settings = tx.context.settings
     return settings
+    login_challenge_required: bool = Field(
+        False, description="Sign-in codes are mailed only to clients that bind them with a code_challenge."
+    )
+
+    def plain_ways(self) -> dict[str, str]:
+        """Name the settings that lead to a server without TLS, the mail server's too."""
+        found = super().plain_ways()
+        if self.smtp_host is not None and self.smtp_security == "none":
+            found["EB_SMTP_SECURITY"] = "must be starttls or tls"
+        return found
