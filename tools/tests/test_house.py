@@ -27,6 +27,11 @@ DATABASE_CLOCK = re.compile(
 )
 EDGES = {"libs/service-kit/src/eb_kit/web.py", "libs/service-kit/src/eb_kit/bus/takes.py"}
 """Where whatever went wrong with a request or a message is answered: once, for everybody."""
+SECRETS = re.compile(
+    r"(^|_)(signatures?|secrets?|h?macs?|tokens?|nonces?|verifiers?|cookies?|passwords?|codes?_digest)"
+    r"(_(sha256|digest|hmac))?$|(^|_)(hmac|hexdigest|browser_sha256)$"
+)
+"""How what must not be guessed byte by byte is called."""
 WORDS = {"README.md": 500, "ARCHITECTURE.md": 900}
 MEDIAN_LINES, P90_LINES, MOST_LINES = 8, 25, 40
 
@@ -84,6 +89,42 @@ def swallows(source: str) -> list[int]:
     ]
 
 
+def name_of(node: ast.AST) -> str:
+    """Give the name by which an operand goes: of what is called, looked up, or the thing itself."""
+    match node:
+        case ast.Call(func=inner) | ast.Await(value=inner):
+            return name_of(inner)
+        case (
+            ast.Name(id=name) | ast.Attribute(attr=name) | ast.Subscript(slice=ast.Constant(value=str(name)))
+        ):
+            return name
+    return ""
+
+
+def plain_compares(source: str) -> list[int]:
+    """Give the lines where a secret is compared by `==`, `!=` or `in`, which stop at the first difference.
+
+    With a constant of the source nobody's secret is compared.
+    """
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.Eq | ast.NotEq | ast.In | ast.NotIn):
+            operands = (node.left, *node.comparators)
+            is_fixed = any(isinstance(one, ast.Constant) or name_of(one).isupper() for one in operands)
+            if not is_fixed and any(SECRETS.search(name_of(one)) for one in operands):
+                found.append(node.lineno)
+    return found
+
+
+def test_secrets_and_signatures_are_compared_in_constant_time() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{line}"
+        for path in sources("services/*/src/**/*.py", "libs/*/src/**/*.py", "tools/src/**/*.py")
+        for line in plain_compares(path.read_text())
+    ]
+    assert found == []
+
+
 def test_sql_is_in_the_store_only() -> None:
     doors = [path for path in sources("services/*/src/**/*.py") if "store" not in path.with_suffix("").parts]
     assert places(doors, SQL) == []
@@ -139,3 +180,18 @@ def test_the_finders_find() -> None:
     assert function_lengths(strings) == {"f:1": 4}
     assert swallows("try:\n    pass\nexcept Exception:\n    pass\n") == [3]
     assert swallows("try:\n    pass\nexcept BaseException:\n    raise\n") == []
+
+
+@pytest.mark.parametrize(
+    "compare",
+    [
+        "signature == expected", "kept['code_hmac'] != made", "hmac.new(key, text).hexdigest() == given",
+        "hmac.digest(a, b, c) == given.mac", "token in tokens", "row.token_sha256 != digest(given)",
+    ],
+)  # fmt: skip
+def test_a_compare_that_tells_by_its_time_is_found(compare: str) -> None:
+    assert plain_compares(f"def f():\n    return {compare}\n") == [2]
+    assert (
+        plain_compares(f"hmac.compare_digest(signature, expected) and secret == '' or {'LOCAL in secrets'}")
+        == []
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import secrets
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -161,7 +162,7 @@ async def prove(tx: Tx, claim_id: UUID, token_sha256: bytes, proof: dict[str, ob
     challenge = await store.lock_challenge(tx, claim_id)
     if claim is None:
         return [Reason.CLAIM_REVOKED]
-    if challenge.token_sha256 != token_sha256:
+    if not hmac.compare_digest(challenge.token_sha256, token_sha256):
         return [Reason.TOKEN_WRONG]
     if challenge.used_at is not None:
         return [Reason.TOKEN_USED]
