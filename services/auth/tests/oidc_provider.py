@@ -1,4 +1,8 @@
-"""A small OpenID Connect provider: discovery, keys, authorization code with PKCE, and ways to misbehave."""
+"""A small OpenID Connect provider: discovery, keys, authorization code with PKCE, sessions of its own, and ways to
+misbehave.
+
+It has one user, who signed in there at `signed_in_at` and does so again when `max_age` or `prompt` ask for it.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,7 @@ CLIENT, SECRET = "event-builder", "a secret: of the client"
 
 @dataclass
 class Provider:
-    """Who signs in next, and what to do wrong."""
+    """Who signs in next, how, and what to do wrong. Without `has_auth_time` it knows nothing of such things."""
 
     url: str = ""
     claims: dict[str, Any] = field(
@@ -32,6 +36,12 @@ class Provider:
     sign: Callable[[dict[str, Any]], str] | None = None
     kid: str = "ec-1"
     is_down: bool = False
+    signed_in_at: float = field(default_factory=time.time)
+    has_auth_time: bool = True
+    keeps_max_age: bool = True
+    acr: object = None
+    amr: object = None
+    asked: dict[str, str] = field(default_factory=dict)
     codes: dict[str, dict[str, str]] = field(default_factory=dict)
     key: Any = field(default_factory=lambda: generate_private_key(SECP256R1()))
 
@@ -44,9 +54,20 @@ class Provider:
         asked = {name: values[0] for name, values in parse_qs(urlsplit(location).query).items()}
         assert asked["response_type"] == "code"
         assert asked["code_challenge_method"] == "S256"
+        age = time.time() - self.signed_in_at
+        is_too_old = self.keeps_max_age and "max_age" in asked and age > int(asked["max_age"])
+        if is_too_old or "login" in asked.get("prompt", "").split():
+            self.signed_in_at = time.time()
         code = hashlib.sha256(asked["state"].encode()).hexdigest()
-        self.codes[code] = asked
+        self.codes[code] = self.asked = asked
         return {"code": code, "state": asked["state"]}
+
+    def _about_the_sign_in(self, asked: dict[str, str]) -> dict[str, Any]:
+        """Say when and how; when is a must only where `max_age` was asked (OpenID Connect Core 1.0, 2)."""
+        told = {"acr": self.acr, "amr": self.amr}
+        if self.has_auth_time and "max_age" in asked:
+            told["auth_time"] = int(self.signed_in_at)
+        return {name: value for name, value in told.items() if value is not None}
 
     async def discovery(self, _: web.Request) -> web.Response:
         """Say where everything is."""
@@ -91,6 +112,7 @@ class Provider:
             "iat": now,
             "exp": now + 300,
             "nonce": asked["nonce"],
+            **self._about_the_sign_in(asked),
             **self.claims,
         }
         self.change(claims)

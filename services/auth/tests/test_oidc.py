@@ -28,10 +28,10 @@ class Browser:
     provider: Provider
     cookie: str = ""
 
-    async def start(self) -> dict[str, str]:
+    async def start(self, query: str = "") -> dict[str, str]:
         """Go to the provider; give the query it sends the browser back with."""
         async with self.auth.client.http.get(
-            self.auth.client.url("/auth/oidc/acme/start"), allow_redirects=False
+            self.auth.client.url(f"/auth/oidc/acme/start{query}"), allow_redirects=False
         ) as answer:
             assert answer.status == 302, await answer.text()
             cookie = SimpleCookie(answer.headers["Set-Cookie"])["eb_oidc"]
@@ -45,9 +45,9 @@ class Browser:
         sent = {"Cookie": f"eb_oidc={self.cookie}", **headers}
         return await self.auth.call("GET", f"/auth/oidc/acme/callback?{urlencode(query)}", None, **sent)
 
-    async def sign_in(self) -> Answer:
+    async def sign_in(self, query: str = "") -> Answer:
         """The whole way."""
-        return await self.come_back(await self.start())
+        return await self.come_back(await self.start(query))
 
 
 @pytest.fixture

@@ -6,15 +6,20 @@ import asyncio
 import json
 import logging
 import time
-from uuid import UUID
+from pathlib import Path
+from uuid import UUID, uuid4
 
 import jwt
+import pytest
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from jwt import PyJWK
 from structlog.testing import capture_logs
 
-from .conftest import AuthService, Person
+from eb_auth.domain.codes import challenge_of
+from eb_kit.testing_db import ClonedDatabase
+
+from .conftest import AuthService, Person, serving
 
 
 async def test_a_code_signs_in_and_makes_the_user(auth: AuthService) -> None:
@@ -276,24 +281,44 @@ async def test_no_fact_names_a_person(auth: AuthService) -> None:
     assert all(json.loads(body) for body in bodies)
 
 
-async def test_roles_and_keys_need_a_recent_sign_in(auth: AuthService) -> None:
-    ada = await auth.sign_in()
-    org_id = (await ada.found_org())["org_id"]
-    stale = auth.client.auth(
-        roles=["Admin"], org_id=UUID(org_id), user_id=UUID(ada.user_id), auth_time=time.time() - 3_700
+def signed_in_long_ago(auth: AuthService, person: Person, org_id: object) -> dict[str, str]:
+    """Give the Authorization header of an Admin whose sign-in is older than the setting."""
+    session_id = UUID(person.tokens["session_id"])
+    return auth.client.auth(
+        roles=["Admin"],
+        org_id=UUID(str(org_id)),
+        user_id=UUID(person.user_id),
+        session_id=session_id,
+        auth_time=time.time() - 3_700,
     )
+
+
+async def test_roles_and_keys_need_a_recent_sign_in(auth: AuthService) -> None:
+    ada, bob = await auth.sign_in(), await auth.sign_in()
+    org_id = (await ada.found_org())["org_id"]
+    await auth.join(bob, org_id)
+    stale = signed_in_long_ago(auth, ada, org_id)
     key = {"name": "ci", "scopes": ["metering:write"]}
     for method, path, body in (
         ("POST", f"/orgs/{org_id}/api-keys", key),
         ("PATCH", f"/orgs/{org_id}/members/{ada.user_id}", {"role": "Admin"}),
+        ("DELETE", f"/orgs/{org_id}/members/{bob.user_id}", None),
         ("POST", f"/orgs/{org_id}/invitations", {"email": "bob@example.org"}),
+        ("POST", f"/orgs/{org_id}/invitations/{uuid4()}:resend", None),
+        ("POST", f"/assist-sessions/{uuid4()}:approve", None),
+        ("PATCH", f"/orgs/{org_id}", {"assist_policy": "approve"}),
+        ("PATCH", f"/orgs/{org_id}", {"legal_name": "N", "assist_policy": "notify"}),
     ):
         refused = await auth.call(method, path, body, **stale)
         assert (refused.status, refused.body["code"]) == (401, "step_up_required"), path
-        assert refused.headers["WWW-Authenticate"].endswith(
-            'error="insufficient_user_authentication", max_age="3600"'
+        assert refused.body["max_age_s"] == 3_600
+        assert refused.headers["WWW-Authenticate"] == (
+            'Bearer realm="event-builder", error="insufficient_user_authentication", max_age="3600"'
         )
     assert (await auth.call("GET", f"/orgs/{org_id}/api-keys", None, **stale)).status == 200
+    assert (await auth.call("PATCH", f"/orgs/{org_id}", {"legal_name": "N"}, **stale)).status == 200
+    itself = signed_in_long_ago(auth, bob, org_id)
+    assert (await auth.call("DELETE", f"/orgs/{org_id}/members/{bob.user_id}", None, **itself)).status == 204
     again = await auth.sign_in(ada.email)
     assert (await again.refresh(org_id)).status == 200
     assert (await again.call("POST", f"/orgs/{org_id}/api-keys", key)).status == 201
@@ -309,13 +334,185 @@ async def test_refreshing_does_not_make_a_sign_in_recent(auth: AuthService) -> N
 
 
 async def test_clients_of_oauth_find_the_errors_they_know(auth: AuthService) -> None:
-    body = {"grant_type": "refresh_token", "refresh_token": "ebr_unknown"}
-    refused = await auth.call("POST", "/auth/token", body)
-    assert (refused.status, refused.body["error"]) == (401, "invalid_grant")
-    missing = await auth.call("GET", "/auth/me")
-    assert missing.headers["WWW-Authenticate"] == 'Bearer realm="event-builder"'
-    wrong = await auth.call("GET", "/auth/me", None, Authorization="Bearer x")
-    assert wrong.headers["WWW-Authenticate"] == 'Bearer realm="event-builder", error="invalid_token"'
+    good = {"grant_type": "refresh_token", "refresh_token": "ebr_unknown"}
+    refused = await auth.call("POST", "/auth/token", good)
+    assert (refused.status, refused.body["code"]) == (401, "refresh_token_invalid")
+    assert refused.body["error"] == "invalid_grant"
+    assert refused.headers["WWW-Authenticate"] == 'Bearer realm="event-builder"', (
+        "no token was shown, none is bad"
+    )
+    assert refused.headers["Cache-Control"] == "no-store"
+    for body, error in (
+        ({**good, "grant_type": "password"}, "unsupported_grant_type"),
+        ({**good, "grant_type": "client_credentials", "client_id": "x"}, "unsupported_grant_type"),
+        ({**good, "scope": "openid"}, "invalid_request"),
+        ({"grant_type": "refresh_token"}, "invalid_request"),
+        ({"refresh_token": "ebr_unknown"}, "invalid_request"),
+        ({}, "invalid_request"),
+        ([], "invalid_request"),
+    ):
+        refused = await auth.call("POST", "/auth/token", body)
+        assert (refused.status, refused.body["code"], refused.body["error"]) == (
+            422,
+            "body_invalid",
+            error,
+        ), body
+        assert refused.headers["Content-Type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "sent", "status"),
+    [
+        ("application/x-www-form-urlencoded", b"grant_type=refresh_token&refresh_token=x", 415),
+        ("application/json", b"{", 400),
+        ("application/json", b'{"grant_type": "refresh_token", "grant_type": "password"}', 400),
+        ("application/json", b" " * 1_100_000, 413),
+    ],
+)
+async def test_no_request_for_a_token_is_told_so_as_oauth_does(
+    auth: AuthService, content_type: str, sent: bytes, status: int
+) -> None:
+    url, headers = auth.client.url("/auth/token"), {"Content-Type": content_type}
+    async with auth.client.http.post(url, data=sent, headers=headers) as answer:
+        body = await answer.json(content_type=None)
+        assert (answer.status, body["error"]) == (status, "invalid_request")
+
+
+async def test_a_challenge_says_what_was_wrong_with_a_token_where_one_was_shown(auth: AuthService) -> None:
+    plain, bad = 'Bearer realm="event-builder"', 'Bearer realm="event-builder", error="invalid_token"'
+    for shown, challenge in (
+        ({}, plain),
+        ({"Authorization": "Basic YTpi"}, plain),
+        ({"Authorization": "Bearer x"}, bad),
+        ({"Authorization": "bearer x"}, bad),
+        ({"Authorization": "Bearer"}, bad),
+        ({"Authorization": f"Bearer eb_{'0' * 32}_{'A' * 43}"}, bad),
+        (auth.client.auth(exp=1), bad),
+        (auth.client.auth(aud="other"), bad),
+    ):
+        refused = await auth.call("GET", "/auth/me", None, **shown)
+        assert (refused.status, refused.headers.getall("WWW-Authenticate")) == (401, [challenge]), shown
+    wrong_code = await auth.call("POST", "/auth/sessions", {"email": "a@example.org", "code": "0"})
+    assert (wrong_code.status, wrong_code.headers["WWW-Authenticate"]) == (401, plain)
+
+
+async def test_ending_another_session_needs_a_recent_sign_in_and_signing_out_never_does(
+    auth: AuthService,
+) -> None:
+    laptop, other = await auth.sign_in(), await auth.sign_in()
+    phone = await auth.sign_in(laptop.email)
+    org_id = (await laptop.found_org())["org_id"]
+    stale = signed_in_long_ago(auth, laptop, org_id)
+    operator = auth.client.auth(roles=["Operator"], auth_time=time.time() - 3_700)
+    for bearer in (stale, operator):
+        answers = [
+            await auth.call("DELETE", f"/auth/sessions/{session_id}", None, **bearer)
+            for session_id in (phone.tokens["session_id"], other.tokens["session_id"], uuid4())
+        ]
+        assert [answer.status for answer in answers] == [401] * 3
+        assert {answer.body["code"] for answer in answers} == {"step_up_required"}, (
+            "and no hint at who is there"
+        )
+    assert (await phone.refresh()).status == 200
+    assert (
+        await auth.call("DELETE", f"/auth/sessions/{laptop.tokens['session_id']}", None, **stale)
+    ).status == 204
+    assert (await laptop.refresh()).status == 401
+
+
+async def test_signing_in_again_ends_the_session_that_the_device_still_had(auth: AuthService) -> None:
+    old, elsewhere = await auth.sign_in(), await auth.sign_in()
+    beside = await auth.sign_in(old.email)
+
+    code = await auth.ask_code(old.email)
+    device = {"email": old.email, "refresh_token": old.tokens["refresh_token"]}
+    wrong = await auth.call("POST", "/auth/sessions", {**device, "code": "0"})
+    assert wrong.status == 401
+    assert (await old.call("GET", "/auth/me")).status == 200, "a wrong code ends nothing"
+    new = await auth.call("POST", "/auth/sessions", {**device, "code": code})
+
+    assert new.status == 201
+    assert await becomes_401(old)
+    assert (await old.refresh()).status == 401
+    ended = "SELECT revoked_reason FROM auth.session WHERE session_id = $1"
+    assert await auth.owner.fetchval(ended, UUID(old.tokens["session_id"])) == "replaced"
+    assert [(await one.refresh()).status for one in (beside, elsewhere)] == [200, 200]
+
+
+@pytest.mark.parametrize("token", ["ebr_unknown", "x"])
+async def test_an_old_session_that_is_gone_is_no_hindrance(auth: AuthService, token: str) -> None:
+    code = await auth.ask_code("again@example.org")
+    body = {"email": "again@example.org", "code": code, "refresh_token": token}
+    assert (await auth.call("POST", "/auth/sessions", body)).status == 201
+
+
+VERIFIER = "a-verifier-of-its-own-with-chance-enough_0123456789"
+CHALLENGE = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
+
+
+async def ask_bound_code(auth: AuthService, address: str, challenge: str) -> str:
+    """Ask for a code with a challenge, and give it."""
+    asked = await auth.call("POST", "/auth/login", {"email": address, "code_challenge": challenge})
+    assert asked.status == 202
+    await auth.mails()
+    return auth.codes(address)[-1]
+
+
+async def test_a_code_bound_to_its_request_works_only_for_who_asked(auth: AuthService) -> None:
+    address = "bound@example.org"
+    code = await ask_bound_code(auth, address, challenge_of(VERIFIER))
+    for others in ({}, {"code_verifier": VERIFIER + "x"}, {"code_verifier": challenge_of(VERIFIER)}):
+        refused = await auth.call("POST", "/auth/sessions", {"email": address, "code": code, **others})
+        assert (refused.status, refused.body["code"]) == (401, "code_invalid"), others
+    right = {"email": address, "code": code, "code_verifier": VERIFIER}
+    assert (await auth.call("POST", "/auth/sessions", right)).status == 201
+    assert (await auth.call("POST", "/auth/sessions", right)).status == 401, "once"
+
+
+async def test_a_verifier_for_a_code_that_nobody_bound_is_wrong(auth: AuthService) -> None:
+    body = {"email": "free@example.org", "code": await auth.ask_code("free@example.org")}
+    bound = await auth.call("POST", "/auth/sessions", {**body, "code_verifier": VERIFIER})
+    assert (bound.status, bound.body["code"]) == (401, "code_invalid")
+    assert (await auth.call("POST", "/auth/sessions", body)).status == 201
+
+
+async def test_a_bound_code_dies_of_guesses_without_its_verifier(auth: AuthService) -> None:
+    address = "thief@example.org"
+    code = await ask_bound_code(auth, address, challenge_of(VERIFIER))
+    for _ in range(5):
+        await auth.call("POST", "/auth/sessions", {"email": address, "code": code})
+    right = {"email": address, "code": code, "code_verifier": VERIFIER}
+    assert (await auth.call("POST", "/auth/sessions", right)).status == 401
+
+
+def test_the_challenge_is_the_one_of_the_rfc() -> None:
+    assert challenge_of("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk") == CHALLENGE, "RFC 7636, appendix B"
+
+
+async def test_asking_for_a_bound_code_tells_no_more(auth: AuthService) -> None:
+    await auth.sign_in("known@example.org")
+    known, unknown = [
+        await auth.call("POST", "/auth/login", {"email": f"{name}@example.org", "code_challenge": CHALLENGE})
+        for name in ("known", "unknown")
+    ]
+    assert known.status == unknown.status == 202
+    assert known.raw == unknown.raw
+
+
+@pytest.mark.parametrize("challenge", ["", "x", CHALLENGE + "x", CHALLENGE[:-1] + "=", None, 1])
+async def test_what_is_no_challenge_is_refused(auth: AuthService, challenge: object) -> None:
+    body = {"email": "a@example.org", "code_challenge": challenge}
+    assert (await auth.call("POST", "/auth/login", body)).status == (202 if challenge is None else 422)
+
+
+async def test_a_setting_insists_on_bound_codes(fresh_db: ClonedDatabase, tmp_path: Path) -> None:
+    async with serving(fresh_db, tmp_path, {"EB_LOGIN_CHALLENGE_REQUIRED": "true"}) as auth:
+        refused = await auth.call("POST", "/auth/login", {"email": "a@example.org"})
+        assert (refused.status, refused.body["errors"][0]["pointer"]) == (422, "/code_challenge")
+        assert await auth.mails() == []
+        code = await ask_bound_code(auth, "a@example.org", challenge_of(VERIFIER))
+        right = {"email": "a@example.org", "code": code, "code_verifier": VERIFIER}
+        assert (await auth.call("POST", "/auth/sessions", right)).status == 201
 
 
 async def test_signing_in_and_out_stands_in_the_log_by_ids(auth: AuthService) -> None:
@@ -331,6 +528,7 @@ async def test_signing_in_and_out_stands_in_the_log_by_ids(auth: AuthService) ->
     finally:
         structlog.configure(wrapper_class=quiet)
 
+    lines = [line for line in lines if line["event"] in ("signed in", "request refused", "session ended")]
     told = [(line["event"], line.get("method") or line.get("code") or line.get("reason")) for line in lines]
     assert told == [
         ("signed in", "code"),

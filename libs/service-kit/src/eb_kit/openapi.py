@@ -271,7 +271,7 @@ def _refusals(route: Route) -> Iterator[type[Refusal]]:
     yield from route.errors
     if not route.names & OPEN_ROWS:
         yield from (TokenInvalid, Forbidden, ContextMismatch, NotFound)
-    if route.step_up:
+    if route.step_up or route.may_step_up:
         yield StepUpRequired
     if "{" in route.path:
         yield NotFound

@@ -213,7 +213,8 @@ def problem_members(refusal: Refusal, instance: str) -> dict[str, Any]:
 def _challenge(refusal: Refusal, request: web.BaseRequest) -> str:
     """Give the challenge of RFC 6750, section 3, and RFC 9470, section 3: an error only where a token was shown."""
     challenge = 'Bearer realm="event-builder"'
-    if refusal.code == "token_invalid" and "Authorization" in request.headers:
+    scheme = request.headers.get("Authorization", "").partition(" ")[0]
+    if refusal.code == "token_invalid" and scheme.lower() == "bearer":
         return f'{challenge}, error="invalid_token"'
     if refusal.code == "step_up_required":
         max_age_s = refusal.facts["max_age_s"]

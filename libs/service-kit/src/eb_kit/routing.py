@@ -38,8 +38,9 @@ _ACTED_ON = re.compile(
 class Route:
     """One method and path template with its shapes. `body_limit` is in bytes, as sent and as inflated.
 
-    `step_up` routes need a recent sign-in. `goes_on` says why a route that changes something does so too while the
-    process is out of touch; without a reason it doesn't.
+    `step_up` routes need a recent sign-in, `may_step_up` ones for some requests: the handler tells which.
+    `goes_on` says why a route that changes something does so too while the process is out of touch; without a reason
+    it doesn't.
     """
 
     service: str
@@ -61,6 +62,7 @@ class Route:
     answer_type: str = JSON_TYPE
     other_answer_types: tuple[str, ...] = ()
     step_up: bool = False
+    may_step_up: bool = False
     goes_on: str = ""
 
     @property

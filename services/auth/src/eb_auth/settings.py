@@ -10,11 +10,17 @@ from pydantic import BaseModel, ConfigDict, Field, Json, model_validator
 from eb_kit.settings import CommaList, SecretLines, ServiceSettings
 from eb_kit.tx import Tx
 
+from .domain.sessions import Proof, shows
+
 LOCAL_SECRET = "local-auth-secret"  # noqa: S105
 
 
 class OidcProvider(BaseModel):
-    """One OpenID Connect provider; `issuer` exactly as it names itself."""
+    """One OpenID Connect provider; `issuer` exactly as it names itself.
+
+    `prompt` and `acr_values` go along with each sign-in. `second_factor_acr` and `second_factor_amr` are the words by
+    which this provider says that a second factor was used.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -22,6 +28,14 @@ class OidcProvider(BaseModel):
     client_id: str = Field(min_length=1)
     client_secret: str | None = None
     trusted_domains: tuple[str, ...] = ()
+    prompt: tuple[Literal["login", "consent", "select_account"], ...] = ("select_account",)
+    acr_values: tuple[str, ...] = ()
+    second_factor_acr: tuple[str, ...] = ()
+    second_factor_amr: tuple[str, ...] = ()
+
+    def shows_second_factor(self, proof: Proof | None) -> bool:
+        """Tell whether a sign-in here was with a second factor, by the provider's word."""
+        return shows(proof, self.second_factor_acr, self.second_factor_amr)
 
 
 class Settings(ServiceSettings):
@@ -58,37 +72,24 @@ class Settings(ServiceSettings):
     signing_key_lead_s: int = Field(
         3_600, ge=10, description="A further signing key is announced this long before its first use."
     )
-
-    oidc_providers: Json[dict[str, OidcProvider]] = Field(
-        "{}",
-        validate_default=True,
-        description="Sign-in providers by name, as JSON: issuer, client_id, client_secret, trusted_domains.",
-    )
     most_moved_pairs: int = Field(
         1_000_000,
         ge=1,
         description="Largest subtree moved in one step: its organisations times the levels above it, before and after.",
     )
 
-    @model_validator(mode="after")
-    def _production_has_its_own_auth_secret(self) -> Settings:
-        if self.eb_env == "production" and LOCAL_SECRET in self.auth_secret:
-            raise ValueError("EB_AUTH_SECRET must be set in production")
-        return self
-
-    @model_validator(mode="after")
-    def _mail_goes_somewhere(self) -> Settings:
-        if self.eb_env == "production" and (self.smtp_host is None or self.mailbox_dir is not None):
-            raise ValueError("production sends mail through EB_SMTP_HOST; EB_MAILBOX_DIR is for local runs")
-        if self.smtp_host is None and self.mailbox_dir is None:
-            raise ValueError("set EB_MAILBOX_DIR (local) or EB_SMTP_HOST")
-        return self
-
-
-def settings_of(tx: Tx) -> Settings:
-    """Give the settings of this service."""
-    settings: Settings = tx.context.settings
-    return settings
+    oidc_providers: Json[dict[str, OidcProvider]] = Field(
+        "{}",
+        validate_default=True,
+        description="Sign-in providers by name, as JSON: issuer, client_id, client_secret, trusted_domains; prompt"
+        " (default select_account) and acr_values to ask for; second_factor_acr and second_factor_amr, by which it"
+        " says that a second factor was used.",
+    )
+    staff_second_factor: bool = Field(
+        False,
+        description="Tokens carry platform roles only where the provider of the session's sign-in showed a second"
+        " factor. For production: on.",
+    )
     login_challenge_required: bool = Field(
         False, description="Sign-in codes are mailed only to clients that bind them with a code_challenge."
     )
@@ -99,3 +100,39 @@ def settings_of(tx: Tx) -> Settings:
         if self.smtp_host is not None and self.smtp_security == "none":
             found["EB_SMTP_SECURITY"] = "must be starttls or tls"
         return found
+
+    @model_validator(mode="after")
+    def _production_has_its_own_auth_secret(self) -> Settings:
+        if self.eb_env == "production" and LOCAL_SECRET in self.auth_secret:
+            raise ValueError("EB_AUTH_SECRET must be set in production")
+        return self
+
+    @model_validator(mode="after")
+    def _somebody_can_show_a_second_factor(self) -> Settings:
+        providers = self.oidc_providers.values()
+        if self.staff_second_factor and not any(
+            p.second_factor_acr or p.second_factor_amr for p in providers
+        ):
+            raise ValueError(
+                "EB_STAFF_SECOND_FACTOR needs a provider with second_factor_acr or second_factor_amr"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _mail_goes_somewhere(self) -> Settings:
+        if self.eb_env == "production" and (self.smtp_host is None or self.mailbox_dir is not None):
+            raise ValueError("production sends mail through EB_SMTP_HOST; EB_MAILBOX_DIR is for local runs")
+        if self.smtp_host is None and self.mailbox_dir is None:
+            raise ValueError("set EB_MAILBOX_DIR (local) or EB_SMTP_HOST")
+        return self
+
+    def may_hold_platform_roles(self, proof: Proof | None) -> bool:
+        """Tell whether the tokens of a session carry its user's platform roles; `proof` is how it began."""
+        provider = self.oidc_providers.get(proof.provider) if proof else None
+        return not self.staff_second_factor or (provider is not None and provider.shows_second_factor(proof))
+
+
+def settings_of(tx: Tx) -> Settings:
+    """Give the settings of this service."""
+    settings: Settings = tx.context.settings
+    return settings

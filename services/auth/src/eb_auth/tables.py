@@ -107,6 +107,10 @@ session = Table(
     Column("revoked_reason", Text),
     Column("user_agent", Text, nullable=False),
     Column("address", Text, nullable=False),
+    Column("provider", Text),
+    Column("acr", Text),
+    Column("amr", ARRAY(Text), nullable=False, server_default="{}"),
+    _at("auth_time", nullable=True),
     Index("session_by_user", "user_id", "session_id"),
     Index("session_by_expiry", "expires_at"),
 )

@@ -168,7 +168,10 @@ async def end_assist(request: web.Request) -> web.Response:
 
 
 @routes.post(
-    "/assist-sessions/{assist_session_id}:approve", answer=AssistView, errors=(NotFound, AssistNotPending)
+    "/assist-sessions/{assist_session_id}:approve",
+    answer=AssistView,
+    errors=(NotFound, AssistNotPending),
+    step_up=True,
 )
 async def approve_assist(request: web.Request) -> web.Response:
     """Let the support staff in: an Admin of the organisation; 200 with the session, again too."""

@@ -133,7 +133,11 @@ async def revoke_invitation(request: web.Request) -> web.Response:
 
 
 @routes.post(
-    "/orgs/{org_id}/invitations/{invitation_id}:resend", answer=InvitationView, status=200, errors=(NotFound,)
+    "/orgs/{org_id}/invitations/{invitation_id}:resend",
+    answer=InvitationView,
+    status=200,
+    errors=(NotFound,),
+    step_up=True,
 )
 async def resend_invitation(request: web.Request) -> web.Response:
     """Mail an open invitation again with a new token and a new end; 200. The old token is good for nothing."""

@@ -8,7 +8,7 @@ from uuid import UUID
 from aiohttp import web
 
 from eb_contracts.errors import NotFound
-from eb_kit.access import caller, reach
+from eb_kit.access import caller, reach, require_recent_sign_in
 from eb_kit.paging import page_of, read_cursor
 from eb_kit.tx import Tx, begin
 from eb_kit.web import Page, no_content, ok, path_uuid, read_body, read_query
@@ -60,11 +60,14 @@ async def update_member(request: web.Request) -> web.Response:
         return tx.answer(ok(MemberView.of(member)))
 
 
-@routes.delete("/orgs/{org_id}/members/{user_id}", errors=(NotFound, LastAdmin))
+@routes.delete("/orgs/{org_id}/members/{user_id}", errors=(NotFound, LastAdmin), may_step_up=True)
 async def remove_member(request: web.Request) -> web.Response:
-    """End a membership and void its tokens; 204. A User may remove only themselves."""
+    """End a membership and void its tokens; 204. A User may remove only themselves, and without a recent sign-in."""
     org_id, user_id = path_uuid(request, "org_id"), path_uuid(request, "user_id")
-    await reach(request, org_id, roles=None if user_id == caller(request).user_id else OTHERS_ROLES)
+    is_own = user_id == caller(request).user_id
+    await reach(request, org_id, roles=None if is_own else OTHERS_ROLES)
+    if not is_own:
+        require_recent_sign_in(request)
     async with begin(request) as tx:
         await _lock_for_change(tx, org_id, user_id, None)
         await tx.announce(await members.delete_member(tx, org_id, user_id))

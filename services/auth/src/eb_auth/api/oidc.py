@@ -7,17 +7,20 @@ import secrets
 from typing import Annotated
 
 from aiohttp import web
+from pydantic import Field
 
 from eb_contracts.errors import NotFound
-from eb_kit.inputs import Input, Text
+from eb_kit.inputs import Input, Text, WholeIn
 from eb_kit.problems import SAFE_HEADERS
 from eb_kit.service import CONTEXT
+from eb_kit.tx import Tx
 from eb_kit.web import ok, path_text, read_query
 
 from ..domain import oidc
 from ..domain.errors import EmailNotVerified, IdentityConflict, OidcRefused, OidcUnavailable, TooManyAttempts
 from ..flows import limits, sealing, signing_in
 from ..outside.oidc import Provider
+from ..settings import settings_of
 from ..store import oidc as store
 from .routes import routes
 from .shapes import SessionTokens
@@ -25,7 +28,14 @@ from .sign_in import address_of, device_of, note_sign_in
 
 COOKIE_PATH = "/auth/oidc"
 MINUTES_10 = 600
+LONGEST_AGE_S = 90 * 86_400
 PURPOSE = "oidc attempt"
+
+
+class Start(Input):
+    """How recent the sign-in at the provider has to be, in seconds; 0: it is to ask again. Left out: as a session."""
+
+    max_age: Annotated[WholeIn, Field(ge=0, le=LONGEST_AGE_S)] | None = None
 
 
 class Callback(Input):
@@ -68,24 +78,23 @@ def _cookie(request: web.Request) -> tuple[str, str]:
 
 @routes.get(
     "/auth/oidc/{provider}/start",
+    query=Start,
     status=302,
     errors=(NotFound, OidcUnavailable, OidcRefused, TooManyAttempts),
 )
 async def start(request: web.Request) -> web.Response:
-    """Send the browser to the provider to sign in; 302. A cookie binds what comes back to this browser."""
-    provider = _provider(request)
+    """Send the browser to the provider to sign in; 302. A cookie binds what comes back to this browser.
+
+    `max_age` (seconds) makes it a sign-in that is recent enough for a step-up, or none.
+    """
+    provider, query = _provider(request), read_query(request, Start)
     at = await provider.discovered()
-    state, nonce, verifier, browser = (secrets.token_urlsafe(32) for _ in range(4))
-    context = request.app[CONTEXT]
-    async with context.begin("system:auth") as tx:
+    state, browser = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+    async with request.app[CONTEXT].begin("system:auth") as tx:
         await limits.count(tx, "oidc", f"net {address_of(request)}", limits.PER_NETWORK_ADDRESS)
-        ends = tx.now + oidc.ATTEMPT_LIFETIME
-        attempt = oidc.Attempt(path_text(request, "provider"), nonce, verifier, oidc.sha256(browser), ends)
-        sealed = sealing.seal(tx, PURPOSE, json.dumps([nonce, verifier]).encode())
-        await store.insert_attempt(tx, oidc.sha256(state), attempt, sealed)
-    url = oidc.authorization_url(
-        at, provider.settings.client_id, _redirect_uri(request), state, nonce, verifier
-    )
+        attempt = _new_attempt(tx, path_text(request, "provider"), browser, query.max_age)
+        await store.insert_attempt(tx, oidc.sha256(state), attempt, _sealed(tx, attempt))
+    url = oidc.authorization_url(at, provider.wishes, _redirect_uri(request), state, attempt)
     response = web.Response(
         status=302, headers={**SAFE_HEADERS, "Location": url, "Cache-Control": "no-store"}
     )
@@ -95,6 +104,24 @@ async def start(request: web.Request) -> web.Response:
         name, browser, max_age=MINUTES_10, httponly=True, secure=is_https, samesite="Lax", path=path
     )
     return response
+
+
+def _new_attempt(tx: Tx, provider: str, browser: str, max_age_s: int | None) -> oidc.Attempt:
+    return oidc.Attempt(
+        provider=provider,
+        nonce=secrets.token_urlsafe(32),
+        verifier=secrets.token_urlsafe(32),
+        browser_sha256=oidc.sha256(browser),
+        expires_at=tx.now + oidc.ATTEMPT_LIFETIME,
+        started_at=tx.context.clock.machine_now().timestamp(),
+        max_age_s=settings_of(tx).session_lifetime_s if max_age_s is None else max_age_s,
+        is_strict=max_age_s is not None,
+    )
+
+
+def _sealed(tx: Tx, attempt: oidc.Attempt) -> bytes:
+    told = [attempt.nonce, attempt.verifier, attempt.started_at, attempt.max_age_s, attempt.is_strict]
+    return sealing.seal(tx, PURPOSE, json.dumps(told).encode())
 
 
 @routes.get(
@@ -115,8 +142,9 @@ async def come_back(request: web.Request) -> web.Response:
     token = await provider.exchange(query.code, attempt, _redirect_uri(request))
     claims = await _claims(provider, token, attempt.nonce)
     identity = oidc.identity_of(claims, provider.settings.trusted_domains)
+    proof = oidc.proof_of(claims, attempt, request.app[CONTEXT].clock.machine_now().timestamp())
     async with request.app[CONTEXT].begin("system:auth") as tx:
-        issued = await signing_in.open_session_of(tx, identity, device_of(request))
+        issued = await signing_in.open_session_of(tx, identity, proof, device_of(request))
     note_sign_in(issued, f"oidc:{path_text(request, 'provider')}")
     response = ok(SessionTokens.of(issued))
     response.headers["Cache-Control"] = "no-store"
@@ -131,8 +159,8 @@ async def _take(request: web.Request, state: str) -> oidc.Attempt:
         if found is None:
             raise OidcRefused
         name, sealed, browser, expires_at = found
-        nonce, verifier = json.loads(sealing.unseal(tx, PURPOSE, sealed))
-        attempt = oidc.Attempt(name, nonce, verifier, browser, expires_at)
+        nonce, verifier, *asked = json.loads(sealing.unseal(tx, PURPOSE, sealed))
+        attempt = oidc.Attempt(name, nonce, verifier, browser, expires_at, *asked)
         is_ours = name == path_text(request, "provider") and expires_at > tx.now
     if not is_ours or not oidc.is_same_browser(attempt, request.cookies.get(_cookie(request)[0], "")):
         raise OidcRefused

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from eb_contracts.errors import NotFound
 from eb_contracts.ids import new_id
-from eb_kit.access import Caller, ContextMismatch, Forbidden, caller, reach
+from eb_kit.access import Caller, ContextMismatch, Forbidden, caller, reach, require_recent_sign_in
 from eb_kit.paging import page_of, read_cursor
 from eb_kit.tx import Tx, begin
 from eb_kit.web import Page, created, ok, path_uuid, read_body, read_query
@@ -93,11 +93,13 @@ async def _shown_to(tx: Tx, who: Caller) -> tuple[str, ...]:
     return ("public", "partners") if await orgs.is_partner(tx, who.org_id) else ("public",)
 
 
-@routes.patch("/orgs/{org_id}", body=UpdateOrg, answer=OrgView, errors=(NotFound, OrgSlugTaken))
+@routes.patch(
+    "/orgs/{org_id}", body=UpdateOrg, answer=OrgView, errors=(NotFound, OrgSlugTaken), may_step_up=True
+)
 async def update_org(request: web.Request) -> web.Response:
     """Change an organisation's settings; 200 with it. The country is the Operator's to change.
 
-    Whether and how it may be assisted is for its own Admins; `off` ends what is running.
+    Whether and how it may be assisted is for its own Admins, recently signed in; `off` ends what is running.
     """
     org_id = path_uuid(request, "org_id")
     await reach(request, org_id)
@@ -106,6 +108,7 @@ async def update_org(request: web.Request) -> web.Response:
         raise Forbidden("Only the platform's Operator changes the country.")
     if "assist_policy" in body.model_fields_set:
         await reach(request, org_id, roles=OWN_ADMINS)
+        require_recent_sign_in(request)
     async with begin(request) as tx:
         org = await orgs.lock_org(tx, org_id)
         if changes := _changes(org, body):

@@ -17,7 +17,7 @@ from ..domain.credentials import ApiKey
 from ..domain.hierarchy import Relative
 from ..domain.members import Member
 from ..domain.orgs import Org, Project, is_timezone
-from ..domain.sessions import Session
+from ..domain.sessions import LONG_AGO, Session
 from ..domain.tokens import TOKEN_LIFETIME
 from ..flows.signing_in import Issued
 from ..store.members import OwnMembership
@@ -61,16 +61,22 @@ Scopes = Annotated[
 
 
 class Login(Input):
-    """Ask for a sign-in code."""
+    """Ask for a sign-in code. With `code_challenge` (RFC 7636, S256) only who has its verifier can use the code."""
 
     email: Email
+    code_challenge: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{43}$")] | None = None
 
 
 class OpenSession(Input):
-    """Sign in with a code."""
+    """Sign in with a code, and the verifier where a challenge asked for it.
+
+    `refresh_token` is the one that the device still has, if any: its session ends.
+    """
 
     email: Email
     code: Annotated[str, Text(1, 64)]
+    code_verifier: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._~-]{43,128}$")] | None = None
+    refresh_token: Annotated[str, Text(1, 200)] | None = None
 
 
 class RefreshSession(Input):
@@ -109,13 +115,21 @@ class SessionTokens(View):
 
 
 class SessionView(View):
-    """A live session; it ends at `expires_at`, or before when it isn't used until `idle_expires_at`."""
+    """A live session; it ends at `expires_at`, or before when it isn't used until `idle_expires_at`.
+
+    It began with a code by mail (`provider` null) or with a provider, which says how (`acr`, `amr`). `signed_in_at` is
+    when its person proved who they are, null where the provider doesn't tell.
+    """
 
     session_id: UUID
     is_current: bool
     org_id: UUID | None
     user_agent: str
     address: str
+    provider: str | None
+    acr: str | None
+    amr: list[str]
+    signed_in_at: datetime | None
     created_at: datetime
     last_used_at: datetime
     idle_expires_at: datetime
@@ -124,12 +138,17 @@ class SessionView(View):
     @classmethod
     def of(cls, session: Session, current_id: UUID | None) -> Self:
         """Show a session to its user."""
+        proof = session.proof
         return cls(
             session_id=session.session_id,
             is_current=session.session_id == current_id,
             org_id=session.org_id,
             user_agent=session.user_agent,
             address=session.address,
+            provider=proof.provider if proof else None,
+            acr=proof.acr if proof else None,
+            amr=list(proof.amr) if proof else [],
+            signed_in_at=session.signed_in_at if session.signed_in_at > LONG_AGO else None,
             created_at=session.created_at,
             last_used_at=session.last_used_at,
             idle_expires_at=session.idle_expires_at,
@@ -151,6 +170,13 @@ class MembershipView(View):
         return cls(**membership._asdict())
 
 
+class WithheldRoleView(View):
+    """A platform role that somebody holds and that this session's tokens don't carry; `second_factor` is missing."""
+
+    role: str
+    reason: Literal["second_factor"] = "second_factor"
+
+
 class MeView(View):
     """Who is signed in; `roles` and `org_id` are the token's, up to 200 memberships the newest.
 
@@ -164,6 +190,7 @@ class MeView(View):
     assist_session_id: UUID | None
     org_id: UUID | None
     roles: list[str]
+    withheld_roles: list[WithheldRoleView]
     memberships: list[MembershipView]
 
 

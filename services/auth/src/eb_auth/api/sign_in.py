@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import structlog
 from aiohttp import web
 
-from eb_contracts.errors import NotFound
-from eb_kit.access import caller
+from eb_contracts.errors import Fault, NotFound, Refusal
+from eb_kit.access import caller, require_recent_sign_in
 from eb_kit.paging import page_of, read_cursor
+from eb_kit.problems import BodyInvalid
 from eb_kit.service import CONTEXT
 from eb_kit.telemetry import current_request_id
 from eb_kit.tx import begin
 from eb_kit.web import Page, accepted, created, no_content, ok, path_uuid, read_body, read_query
 
 from ..domain import tokens
+from ..domain.codes import challenge_of
 from ..domain.errors import CodeInvalid, RefreshTokenInvalid, TooManyAttempts
 from ..flows import limits, revoking, signing_in
 from ..store import credentials, members, sessions, sign_in
@@ -28,6 +33,7 @@ from .shapes import (
     RefreshSession,
     SessionTokens,
     SessionView,
+    WithheldRoleView,
 )
 
 log = structlog.get_logger(__name__)
@@ -35,6 +41,8 @@ log = structlog.get_logger(__name__)
 OWN_TABLES = "signing in rests on auth's own tables, where every revocation stands at once"
 LONGEST_USER_AGENT = 200
 MOST_MEMBERSHIPS = 200
+NO_CHALLENGE = Fault("/code_challenge", "required", "Codes are mailed only to clients that bind them here.")
+UNKNOWN_GRANT = ("/grant_type", "not_a_choice")
 
 
 def address_of(request: web.Request) -> str:
@@ -77,9 +85,11 @@ def note_sign_in(issued: signing_in.Issued, method: str) -> None:
 async def login(request: web.Request) -> web.Response:
     """Have a one-time code mailed; 202 with the same answer whether or not the address has an account."""
     body = await read_body(request, Login)
+    if body.code_challenge is None and request.app[CONTEXT].settings.login_challenge_required:
+        raise BodyInvalid(faults=(NO_CHALLENGE,))
     async with begin(request) as tx:
         await limits.count_sign_in(tx, "login", body.email, address_of(request))
-        await signing_in.send_code(tx, body.email)
+        await signing_in.send_code(tx, body.email, body.code_challenge or "")
     return accepted(LoginView())
 
 
@@ -95,12 +105,15 @@ async def login(request: web.Request) -> web.Response:
 async def open_session(request: web.Request) -> web.Response:
     """Sign in with a code; 201 with the session's credentials. An address unknown so far becomes a user.
 
-    The wrong guess is kept before it is refused: a code lives for five of them.
+    The wrong guess is kept before it is refused: a code lives for five of them. The session of a refresh token that
+    comes along ends.
     """
     body = await read_body(request, OpenSession)
+    challenge = challenge_of(body.code_verifier) if body.code_verifier else ""
+    offered = signing_in.Offered(body.code, challenge, body.refresh_token)
     async with begin(request) as tx:
         await limits.count_sign_in(tx, "session", body.email, address_of(request))
-        issued = await signing_in.open_session(tx, body.email, body.code, device_of(request))
+        issued = await signing_in.open_session(tx, body.email, offered, device_of(request))
     if issued is None:
         raise CodeInvalid
     note_sign_in(issued, "code")
@@ -120,13 +133,25 @@ async def refresh(request: web.Request) -> web.Response:
 
     A used token is refused, and ten seconds after its use it ends the session, which is kept before refusing.
     """
-    body = await read_body(request, RefreshSession)
+    with _oauth_errors():
+        body = await read_body(request, RefreshSession)
     async with begin(request) as tx:
         issued = await signing_in.refresh(tx, body.refresh_token, body.org_id)
     if issued is None:
         raise RefreshTokenInvalid(error="invalid_grant")
     note_sign_in(issued, "refresh")
     return ok(SessionTokens.of(issued))
+
+
+@contextmanager
+def _oauth_errors() -> Iterator[None]:
+    """Let refusals of a token request carry the `error` that clients of OAuth look for (RFC 6749, 5.2)."""
+    try:
+        yield
+    except Refusal as refusal:
+        is_grant = any((fault.pointer, fault.code) == UNKNOWN_GRANT for fault in refusal.faults)
+        refusal.facts["error"] = "unsupported_grant_type" if is_grant else "invalid_request"
+        raise
 
 
 @routes.get("/.well-known/jwks.json", answer=JwksView)
@@ -147,6 +172,7 @@ async def me(request: web.Request) -> web.Response:
     async with begin(request) as tx:
         user = await sign_in.get_user(tx, who.user_id)
         own = [] if who.assist else await members.list_own_memberships(tx, user.user_id, MOST_MEMBERSHIPS)
+        withheld = [] if who.assist else await signing_in.withheld_roles(tx, user.user_id, who.session_id)
     return ok(
         MeView(
             user_id=user.user_id,
@@ -156,6 +182,7 @@ async def me(request: web.Request) -> web.Response:
             assist_session_id=who.assist.assist_session_id if who.assist else None,
             org_id=who.org_id,
             roles=sorted(who.roles),
+            withheld_roles=[WithheldRoleView(role=role) for role in withheld if role not in who.roles],
             memberships=[MembershipView.of(membership) for membership in own],
         )
     )
@@ -176,11 +203,16 @@ async def list_sessions(request: web.Request) -> web.Response:
     return page_of(request, query, views, lambda view: {"session_id": view.session_id})
 
 
-@routes.delete("/auth/sessions/{session_id}", errors=(NotFound,))
+@routes.delete("/auth/sessions/{session_id}", errors=(NotFound,), may_step_up=True)
 async def end_session(request: web.Request) -> web.Response:
-    """End a session and void its access tokens; 204, again too. Others' sessions: the Operator only."""
+    """End a session and void its access tokens; 204, again too. Others' sessions: the Operator only.
+
+    Signing out of the session in use is always possible; ending another one needs a recent sign-in.
+    """
     session_id = path_uuid(request, "session_id")
     who = caller(request)
+    if session_id != who.session_id:
+        require_recent_sign_in(request)
     async with begin(request) as tx:
         session = await sessions.lock_session(tx, session_id)
         is_own = session is not None and session.user_id == who.user_id

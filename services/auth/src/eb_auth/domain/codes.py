@@ -5,6 +5,7 @@ Rule: docs/rules/identity.md, Signing in.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 from dataclasses import dataclass
@@ -26,9 +27,18 @@ class LoginCode:
     tries: int
 
 
-def code_digest(key: bytes, email: str, code: str) -> bytes:
-    """Give what is kept of a code: an HMAC, so that its few digits can't be tried out on a stolen table."""
-    return hmac.new(key, f"{email}\n{code}".encode(), hashlib.sha256).digest()
+def code_digest(key: bytes, email: str, code: str, challenge: str = "") -> bytes:
+    """Give what is kept of a code: an HMAC, so that its few digits can't be tried out on a stolen table.
+
+    With the challenge of the client that asked it is another one: who can't give the verifier has a wrong code.
+    """
+    digest = hmac.new(key, f"{email}\n{code}".encode(), hashlib.sha256).digest()
+    return hmac.new(digest, challenge.encode(), hashlib.sha256).digest() if challenge else digest
+
+
+def challenge_of(verifier: str) -> str:
+    """Give the S256 challenge of a verifier (RFC 7636, 4.2)."""
+    return base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
 
 
 def is_right(kept: LoginCode | None, offered: bytes, now: datetime) -> bool:

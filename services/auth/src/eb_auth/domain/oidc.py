@@ -5,35 +5,45 @@ Sources: OpenID Connect Core 1.0 (3.1.2, 3.1.3.7), RFC 7636, RFC 9700. Rule: doc
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 import jwt
 
 from .addresses import canonical_address
+from .codes import challenge_of
 from .errors import EmailNotVerified, OidcRefused
+from .sessions import Proof
 
 ATTEMPT_LIFETIME = timedelta(minutes=10)
 LEEWAY_S = 60
+LONGEST_WORD = 200
+MOST_METHODS = 20
 ALGORITHMS = ("RS256", "PS256", "ES256", "EdDSA")
 """Asymmetric only: with HMAC, whoever knows the client's secret could write tokens."""
 REQUIRED = ("iss", "sub", "aud", "exp", "iat", "nonce")
 
 
 class Attempt(NamedTuple):
-    """A sign-in under way. `state` and `browser` come back from outside; nonce and verifier never leave before."""
+    """A sign-in under way. `state` and `browser` come back from outside; nonce and verifier never leave before.
+
+    It began at `started_at` (Unix seconds, the machine's clock) and asked for a sign-in not older than `max_age_s`
+    then; `is_strict`: because the client said so, and so the provider has to tell.
+    """
 
     provider: str
     nonce: str
     verifier: str
     browser_sha256: bytes
     expires_at: datetime
+    started_at: float
+    max_age_s: int
+    is_strict: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +55,14 @@ class Discovered:
     token_endpoint: str
     jwks_uri: str
     takes_basic: bool
+
+
+class Wishes(NamedTuple):
+    """What the provider's settings ask of each sign-in there, beside its age."""
+
+    client_id: str
+    acr_values: tuple[str, ...] = ()
+    prompt: tuple[str, ...] = ()
 
 
 class Identity(NamedTuple):
@@ -65,27 +83,22 @@ def is_same_browser(attempt: Attempt, cookie: str) -> bool:
     return hmac.compare_digest(attempt.browser_sha256, sha256(cookie))
 
 
-def challenge_of(verifier: str) -> str:
-    """Give the S256 challenge of a PKCE verifier (RFC 7636, 4.2)."""
-    return base64.urlsafe_b64encode(sha256(verifier)).rstrip(b"=").decode()
-
-
-def authorization_url(
-    at: Discovered, client_id: str, redirect_uri: str, state: str, nonce: str, verifier: str
-) -> str:
-    """Give the address to which the browser is sent."""
-    query = urlencode(
-        {
-            "response_type": "code",
-            "scope": "openid email",
-            "client_id": client_id,
-            "redirect_uri": redirect_uri,
-            "state": state,
-            "nonce": nonce,
-            "code_challenge": challenge_of(verifier),
-            "code_challenge_method": "S256",
-        }
-    )
+def authorization_url(at: Discovered, wishes: Wishes, redirect_uri: str, state: str, attempt: Attempt) -> str:
+    """Give the address to which the browser is sent. `max_age` always goes along: only then is `auth_time` due."""
+    asked = {
+        "response_type": "code",
+        "scope": "openid email",
+        "client_id": wishes.client_id,
+        "redirect_uri": redirect_uri,
+        "state": state,
+        "nonce": attempt.nonce,
+        "code_challenge": challenge_of(attempt.verifier),
+        "code_challenge_method": "S256",
+        "max_age": str(attempt.max_age_s),
+        "acr_values": " ".join(wishes.acr_values),
+        "prompt": " ".join(wishes.prompt),
+    }
+    query = urlencode({name: value for name, value in asked.items() if value})
     return f"{at.authorization_endpoint}{'&' if '?' in at.authorization_endpoint else '?'}{query}"
 
 
@@ -145,3 +158,35 @@ def identity_of(claims: Mapping[str, Any], trusted_domains: Iterable[str]) -> Id
     if domains and email.rpartition("@")[2] not in domains:
         raise EmailNotVerified
     return Identity(claims["iss"], str(claims["sub"]), email)
+
+
+def proof_of(claims: Mapping[str, Any], attempt: Attempt, now: float) -> Proof:
+    """Give what a provider says about when and how its user signed in; `now` in Unix seconds, the machine's clock.
+
+    Raises OidcRefused for a sign-in that is older than was asked or lies in the future, and for one of unknown age
+    where the client asked for a recent one. Strength that isn't told in the standard's form counts as not told.
+    """
+    told = claims.get("auth_time")
+    if told is None and attempt.is_strict:
+        raise OidcRefused
+    acr, amr = claims.get("acr"), claims.get("amr")
+    return Proof(
+        provider=attempt.provider,
+        auth_time=None if told is None else _auth_time(told, attempt, now),
+        acr=acr if _is_word(acr) else None,
+        amr=tuple(filter(_is_word, amr[:MOST_METHODS])) if isinstance(amr, list) else (),
+    )
+
+
+def _auth_time(told: object, attempt: Attempt, now: float) -> datetime:
+    """Give `auth_time` as an instant, never a future one: a minute of the provider's clock is borne both ways."""
+    earliest = attempt.started_at - attempt.max_age_s - LEEWAY_S
+    if isinstance(told, bool) or not isinstance(told, int | float):
+        raise OidcRefused
+    if not earliest <= told <= now + LEEWAY_S:
+        raise OidcRefused
+    return datetime.fromtimestamp(min(told, now), UTC)
+
+
+def _is_word(told: object) -> bool:
+    return isinstance(told, str) and 0 < len(told) <= LONGEST_WORD and told.isprintable()

@@ -16,7 +16,7 @@ from ..domain.errors import IdentityConflict
 from ..domain.mails import CODE, Mail
 from ..domain.oidc import Identity
 from ..domain.sealing import derived_key
-from ..domain.sessions import REFRESH_PREFIX, Session, Verdict, judge, token_digest
+from ..domain.sessions import REFRESH_PREFIX, Proof, Session, Verdict, judge, token_digest
 from ..settings import settings_of
 from ..store import members, oidc, sessions, sign_in
 from . import mails, revoking, signing
@@ -33,6 +33,16 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
+class Offered:
+    """What comes with a sign-in by code: the challenge that its verifier gives (empty: none came) and the refresh
+    token of the session that it replaces, if any."""
+
+    code: str
+    challenge: str = ""
+    replaced_token: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Issued:
     """A session's fresh credentials; the refresh token is shown here only."""
 
@@ -42,25 +52,35 @@ class Issued:
     access_token: str
 
 
-async def send_code(tx: Tx, email: str) -> None:
-    """Make the one live code of an address and let it be mailed; known and unknown addresses alike."""
+async def send_code(tx: Tx, email: str, challenge: str = "") -> None:
+    """Make the one live code of an address and let it be mailed; known and unknown addresses alike.
+
+    With a challenge the code is good only for who knows its verifier.
+    """
     code = f"{secrets.randbelow(10**codes.DIGITS):0{codes.DIGITS}}"
     expires_at = tx.now + codes.CODE_LIFETIME
-    await sign_in.insert_code(tx, codes.LoginCode(email, _digests(tx, email, code)[0], expires_at, 0))
+    digest = _digests(tx, email, code, challenge)[0]
+    await sign_in.insert_code(tx, codes.LoginCode(email, digest, expires_at, 0))
     await mails.queue(tx, Mail(email, CODE, {"code": code}), expires_at)
 
 
-async def open_session(tx: Tx, email: str, code: str, device: Device) -> Issued | None:
-    """Sign in with a code; an address unknown so far becomes a user. None for a wrong code, which is counted."""
+async def open_session(tx: Tx, email: str, offered: Offered, device: Device) -> Issued | None:
+    """Sign in with a code; an address unknown so far becomes a user. None for a wrong code, which is counted.
+
+    The session whose refresh token comes along ends: the device has the new one in its place.
+    """
     kept = await sign_in.lock_code(tx, email)
-    if not any(codes.is_right(kept, offered, tx.now) for offered in _digests(tx, email, code)):
+    digests = _digests(tx, email, offered.code, offered.challenge)
+    if not any(codes.is_right(kept, digest, tx.now) for digest in digests):
         await sign_in.update_code_tries(tx, email)
         return None
     await sign_in.delete_code(tx, email)
+    if offered.replaced_token is not None:
+        await _end_session_of(tx, offered.replaced_token)
     return await _open(tx, await sign_in.insert_user_once(tx, email), device)
 
 
-async def open_session_of(tx: Tx, identity: Identity, device: Device) -> Issued:
+async def open_session_of(tx: Tx, identity: Identity, proof: Proof, device: Device) -> Issued:
     """Sign in somebody whom a provider vouches for; raises IdentityConflict.
 
     The first time the subject is bound to the user of its verified address, made now if there is none. From then
@@ -74,16 +94,23 @@ async def open_session_of(tx: Tx, identity: Identity, device: Device) -> Issued:
             raise IdentityConflict
     else:
         user = await sign_in.get_user(tx, user_id)
-    return await _open(tx, user, device)
+    return await _open(tx, user, device, proof)
 
 
-async def _open(tx: Tx, user: sign_in.User, device: Device) -> Issued:
-    session = new_session(tx, user.user_id, user.default_org_id, device)
+async def _end_session_of(tx: Tx, refresh_token: str) -> None:
+    if found := await sessions.lock_session_of_token(tx, token_digest(refresh_token)):
+        await revoking.end_session(tx, found[0], "replaced")
+
+
+async def _open(tx: Tx, user: sign_in.User, device: Device, proof: Proof | None = None) -> Issued:
+    session = new_session(tx, user.user_id, user.default_org_id, device, proof)
     await sessions.insert_session(tx, session)
     return await _issue(tx, session, session.org_id)
 
 
-def new_session(tx: Tx, user_id: UUID, org_id: UUID | None, device: Device) -> Session:
+def new_session(
+    tx: Tx, user_id: UUID, org_id: UUID | None, device: Device, proof: Proof | None = None
+) -> Session:
     """Make a session that begins now."""
     settings = settings_of(tx)
     return Session(
@@ -97,6 +124,7 @@ def new_session(tx: Tx, user_id: UUID, org_id: UUID | None, device: Device) -> S
         revoked_at=None,
         user_agent=device.user_agent,
         address=device.address,
+        proof=proof,
     )
 
 
@@ -129,9 +157,18 @@ async def _issue(tx: Tx, session: Session, org_id: UUID | None, *, must_hold_rol
     await sessions.update_session_use(tx, session.session_id, context, idle_expires_at)
     refresh_token = REFRESH_PREFIX + secrets.token_urlsafe(32)
     await sessions.insert_token(tx, session.session_id, token_digest(refresh_token))
-    roles = (*held, *await members.lock_platform_roles(tx, session.user_id))
-    grant = tokens.Grant(session.user_id, session.session_id, context, roles, session.signed_in_at)
+    if settings_of(tx).may_hold_platform_roles(session.proof):
+        held = (*held, *await members.lock_platform_roles(tx, session.user_id))
+    grant = tokens.Grant(session.user_id, session.session_id, context, held, session.signed_in_at)
     return Issued(session.session_id, session.user_id, refresh_token, await signing.access_token(tx, grant))
+
+
+async def withheld_roles(tx: Tx, user_id: UUID, session_id: UUID | None) -> list[str]:
+    """Name the platform roles that a session's tokens don't carry, since its sign-in showed no second factor."""
+    session = await sessions.find_session(tx, session_id) if session_id else None
+    if settings_of(tx).may_hold_platform_roles(session.proof if session else None):
+        return []
+    return await members.list_platform_roles(tx, user_id)
 
 
 async def _lock_roles(tx: Tx, org_id: UUID, user_id: UUID) -> tuple[str, ...]:
@@ -143,7 +180,7 @@ async def _lock_roles(tx: Tx, org_id: UUID, user_id: UUID) -> tuple[str, ...]:
     return (role, group_role.role) if group_role else (role,)
 
 
-def _digests(tx: Tx, email: str, code: str) -> list[bytes]:
+def _digests(tx: Tx, email: str, code: str, challenge: str) -> list[bytes]:
     """Give what is kept of a code: by the secret in use, then by those before it."""
     keys = (derived_key(secret, CODE_PURPOSE) for secret in settings_of(tx).auth_secret)
-    return [codes.code_digest(key, email, code) for key in keys]
+    return [codes.code_digest(key, email, code, challenge) for key in keys]

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 
 from ..domain.errors import OidcRefused, OidcUnavailable
-from ..domain.oidc import Attempt, Discovered
+from ..domain.oidc import Attempt, Discovered, Wishes
 from ..settings import OidcProvider
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -31,6 +31,11 @@ class Provider:
         self._keys: list[dict[str, Any]] = []
         self._asked_at = self._keys_at = float("-inf")
         self._lock = asyncio.Lock()
+
+    @property
+    def wishes(self) -> Wishes:
+        """Give what the settings ask of each sign-in."""
+        return Wishes(self.settings.client_id, self.settings.acr_values, self.settings.prompt)
 
     async def discovered(self) -> Discovered:
         """Give the provider's endpoints; raises OidcUnavailable."""

@@ -5,21 +5,25 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
+import asyncpg
+
 from eb_contracts.auth import AccessRevoked
 from eb_kit.tx import Tx
 
-from ..domain.sessions import Session
+from ..domain.sessions import Proof, Session
 
 COLUMNS = (
     "session_id, user_id, org_id, created_at, last_used_at, idle_expires_at, expires_at, revoked_at,"
     " user_agent, address"
 )
+PROOF = "provider, auth_time, acr, amr"
 
 
 async def insert_session(tx: Tx, session: Session) -> None:
     """Keep a new session."""
     await tx.execute(
-        f"INSERT INTO session ({COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        f"INSERT INTO session ({COLUMNS}, {PROOF})"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
         session.session_id,
         session.user_id,
         session.org_id,
@@ -30,7 +34,17 @@ async def insert_session(tx: Tx, session: Session) -> None:
         session.revoked_at,
         session.user_agent,
         session.address,
+        session.proof.provider if session.proof else None,
+        session.proof.auth_time if session.proof else None,
+        session.proof.acr if session.proof else None,
+        session.proof.amr if session.proof else (),
     )
+
+
+def _session(row: asyncpg.Record) -> Session:
+    *of_session, provider, auth_time, acr, amr = row
+    proof = Proof(provider, auth_time, acr, tuple(amr)) if provider else None
+    return Session(*(*of_session, proof))
 
 
 async def insert_token(tx: Tx, session_id: UUID, token_sha256: bytes) -> None:
@@ -49,20 +63,28 @@ async def lock_session_of_token(tx: Tx, token_sha256: bytes) -> tuple[Session, d
     The token is read only after the session is locked: of two refreshes the second must see the first's.
     """
     row = await tx.fetchrow(
-        f"SELECT {COLUMNS} FROM session WHERE session_id ="
+        f"SELECT {COLUMNS}, {PROOF} FROM session WHERE session_id ="
         " (SELECT session_id FROM refresh_token WHERE token_sha256 = $1) FOR UPDATE",
         token_sha256,
     )
     if row is None:
         return None
     used_at = await tx.fetchval("SELECT used_at FROM refresh_token WHERE token_sha256 = $1", token_sha256)
-    return Session(*row), used_at
+    return _session(row), used_at
 
 
 async def lock_session(tx: Tx, session_id: UUID) -> Session | None:
     """Lock a session until `tx` ends."""
-    row = await tx.fetchrow(f"SELECT {COLUMNS} FROM session WHERE session_id = $1 FOR UPDATE", session_id)
-    return Session(*row) if row else None
+    row = await tx.fetchrow(
+        f"SELECT {COLUMNS}, {PROOF} FROM session WHERE session_id = $1 FOR UPDATE", session_id
+    )
+    return _session(row) if row else None
+
+
+async def find_session(tx: Tx, session_id: UUID) -> Session | None:
+    """Give a session, if it is there."""
+    row = await tx.fetchrow(f"SELECT {COLUMNS}, {PROOF} FROM session WHERE session_id = $1", session_id)
+    return _session(row) if row else None
 
 
 async def update_token_used(tx: Tx, token_sha256: bytes) -> None:
@@ -84,7 +106,7 @@ async def update_session_use(
 
 
 async def update_session_revoked(tx: Tx, session_id: UUID, reason: str) -> None:
-    """End a session that has not ended; `reason` is `signed_out`, `by_operator` or `token_reused`."""
+    """End a session that has not ended; `reason`: `signed_out`, `by_operator`, `replaced`, `token_reused`, `erased`."""
     await tx.execute(
         "UPDATE session SET revoked_at = $2, revoked_reason = $3 WHERE session_id = $1 AND revoked_at IS NULL",
         session_id,
@@ -96,7 +118,7 @@ async def update_session_revoked(tx: Tx, session_id: UUID, reason: str) -> None:
 async def list_live_sessions(tx: Tx, user_id: UUID, before: UUID | None, limit: int) -> list[Session]:
     """Give a page of a user's live sessions, newest first."""
     rows = await tx.fetch(
-        f"SELECT {COLUMNS} FROM session WHERE user_id = $1 AND ($2::uuid IS NULL OR session_id < $2)"
+        f"SELECT {COLUMNS}, {PROOF} FROM session WHERE user_id = $1 AND ($2::uuid IS NULL OR session_id < $2)"
         " AND revoked_at IS NULL AND idle_expires_at > $3 AND expires_at > $3"
         " ORDER BY session_id DESC LIMIT $4",
         user_id,
@@ -104,7 +126,7 @@ async def list_live_sessions(tx: Tx, user_id: UUID, before: UUID | None, limit: 
         tx.now,
         limit,
     )
-    return [Session(*row) for row in rows]
+    return [_session(row) for row in rows]
 
 
 async def delete_past_sessions(tx: Tx, ended_before: datetime, limit: int) -> int:
