@@ -58,7 +58,7 @@ LETTER = (
 AUDITED = (
     (
         "metering_ingest.dead_letter", "audit_changed", "UPDATE",
-        "(NEW.content_hash, NEW.status) IS DISTINCT FROM (OLD.content_hash, OLD.status) AND " + BY_SOMEBODY, LETTER,
+        BY_SOMEBODY + " AND (NEW.event, NEW.status) IS DISTINCT FROM (OLD.event, OLD.status)", LETTER,
     ),
     ("metering_ingest.letter_replay", "audit_asked", "INSERT", BY_SOMEBODY, "'letter_replay_id', 'org_id'"),
     ("metering_ingest.usage_replay", "audit_asked", "INSERT", BY_SOMEBODY, "'replay_id', 'org_id'"),

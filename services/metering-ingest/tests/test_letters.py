@@ -57,6 +57,47 @@ async def test_a_corrected_letter_is_recorded_by_its_replay(fresh_db: ClonedData
         _, seen = await world.get(f"/metering/events/{bad['request_id']}")
         assert (seen["status"], seen["quantity"], seen["duplicates"]) == ("recorded", "4", 0)
         assert (await correct(world, letter, bad))[0] == 409
+        one, other, end = await audited(world)
+        assert (one["quantity"], other["quantity"], end["status"]) == (
+            ("-4", "x"),
+            ("x", "4"),
+            ("open", "replayed"),
+        )
+
+
+async def audited(world: World) -> list[dict[str, tuple[Any, Any]]]:
+    """What the audit tells of letters, oldest first: each member before and after, the event's among them."""
+    async with world.client.context.begin("system:test") as tx:
+        rows = await tx.fetch("SELECT actor, before, after FROM audit_entry ORDER BY audit_id")
+    assert all(row["actor"].startswith("user:") for row in rows)
+    told = [[{**row[when].pop("event"), **row[when]} for when in ("before", "after")] for row in rows]
+    return [{name: (before.get(name), after[name]) for name in after} for before, after in told]
+
+
+async def test_the_audit_of_a_letter_holds_what_decides_the_bill_and_nothing_else_of_the_event(
+    fresh_db: ClonedDatabase, fresh_bus: str
+) -> None:
+    async with metering(fresh_db, fresh_bus) as world:
+        said = {"note": "call ada@example.com"}
+        bad = world.event(quantity="no number", metadata=said)
+        await world.send([bad, world.event()])
+        (letter,) = await letters_of(world)
+        assert (await correct(world, letter, bad | {"quantity": "2", "sku": "s" * 999}))[0] == 200
+        (entry,) = await audited(world)
+        assert entry.keys() >= {
+            "org_id",
+            "project_id",
+            "request_id",
+            "sku",
+            "quantity",
+            "time",
+            "status",
+            "reason",
+        }
+        assert not entry.keys() & {"metadata", "errors", "content_hash", "event"}
+        assert entry["sku"] == ("sms.au", "s" * 200)
+        everything = await world.fetchval("SELECT string_agg(e::text, '') FROM audit_entry AS e")
+        assert "ada@" not in everything
 
 
 async def test_what_was_recorded_meanwhile_is_not_recorded_again(
@@ -151,13 +192,16 @@ async def test_a_replay_by_filter_goes_through_all_in_bounded_batches(
                 SELECT dead_letter_id FROM dead_letter ORDER BY dead_letter_id LIMIT 1200) RETURNING 1)
             SELECT count(*) FROM mended
         """
-        assert await world.fetchval(mended) == 1500
+        async with world.client.context.begin("system:test") as tx:
+            assert await tx.fetchval(mended) == 1500
         body = {"filter": {"org_id": str(world.org_id), "reason": "not_positive"}}
         assert await replay(world, body) == (202, {"replayed": 0, "still_bad": 1000})
         await until(lambda: world.fetchval("SELECT count(*) = 0 FROM letter_replay"))
         assert await world.fetchval("SELECT count(*) FROM metering_event") == 1500
         assert await world.fetchval("SELECT count(*) FROM dead_letter WHERE status = 'open'") == 1201
         assert (await replay(world, {"ids": [str(new_id()) for _ in range(1001)]}))[0] == 422
+        asked = await world.fetchval("SELECT array_agg(action || ' ' || entity) FROM audit_entry")
+        assert asked == ["insert letter_replay"]  # the job's letters follow from it
 
 
 async def test_events_wait_for_their_project_among_many_that_never_come(
@@ -173,6 +217,7 @@ async def test_events_wait_for_their_project_among_many_that_never_come(
         await world.project(project_id=later)
         await world.recorded(event["request_id"])
         assert await world.fetchval("SELECT count(*) FROM dead_letter WHERE status = 'open'") == 3000
+        assert await audited(world) == []
         _, page = await world.get("/metering/events", status="dead_lettered", limit=3)
         assert [item["status"] for item in page["items"]] == ["dead_lettered"] * 3
 

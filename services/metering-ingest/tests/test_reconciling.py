@@ -252,6 +252,8 @@ async def test_a_night_is_reconciled_once_and_only_where_logs_reach(
         _, page = await ask(world, "GET", "/metering/reconciliations")
         (run,) = page["items"]
         assert (run["status"], run["asked_by"]) == ("done", "system:metering-ingest")
+        entries = "SELECT array_agg(action || ' ' || entity) FROM audit_entry"
+        assert await world.fetchval(entries) == ["update provider_log"]
         assert told(await drifts(world, run)) == {("missing_here", "gone"), ("missing_there", "m-2")}
 
 

@@ -190,7 +190,15 @@ async def test_what_people_set_is_audited_and_what_charges_move_is_not(shared_wo
     org_id = await shared_world.org()
     made = await a_budget(shared_world, org_id, "1.00")
     await a_credit(shared_world, org_id, "1.00")
-    await shared_world.deliver(usage(org_id, "6"))
+    member: dict[str, Any] = {"roles": ["User"], "org_id": org_id}
+    holds = []
+    for name in ("used", "by-hand", "by-key"):
+        ask = {"org_id": str(org_id), **ACTION, "request_id": name, "hold": True}
+        holds.append((await shared_world.call("POST", "/pricing/authorize", ask, **member))[1]["hold_id"])
+    await shared_world.deliver(usage(org_id, "6", hold_ids=(UUID(holds[0]),)))
+    await shared_world.call("POST", f"/pricing/holds/{holds[1]}:release", **member)
+    key = {"Authorization": f"Bearer {await shared_world.client.api_key(org_id, ('pricing:authorize',))}"}
+    assert (await shared_world.call("POST", f"/pricing/holds/{holds[2]}:release", None, key))[0] == 200
     await shared_world.call("DELETE", f"/pricing/budgets/{made['budget_id']}")
 
     rows = await shared_world.owner.fetch(
@@ -200,6 +208,7 @@ async def test_what_people_set_is_audited_and_what_charges_move_is_not(shared_wo
     assert [(row["entity"], row["action"]) for row in rows] == [
         ("budget", "insert"),
         ("credit", "insert"),
+        ("initiation", "update"),
         ("budget", "delete"),
     ]
     assert all(row["actor"].startswith("user:") for row in rows)
