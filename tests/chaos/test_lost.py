@@ -8,7 +8,7 @@ import time
 import pytest
 
 from eb_kit import topology
-from eb_tools import services
+from eb_tools import names
 from eb_tools.files import read_json
 from eb_tools.world import World
 
@@ -46,7 +46,7 @@ async def test_purged_batches_while_their_door_lives(arena: Arena, chaos_world: 
 
 async def test_a_node_that_forgot_everything(arena: Arena, chaos_world: World) -> None:
     """An operator brings the empty node back to the topology; that is the fault's end."""
-    passwords = {name: read_json(arena.control.layout.secrets)[name] for name in services.NAMES}
+    passwords = {name: read_json(arena.control.layout.secrets)[name] for name in names.NAMES}
     async with arena.trial(chaos_world, "broker reset to an empty node, topology applied again"):
         await arena.ctl("stop_app")
         await arena.ctl("reset")

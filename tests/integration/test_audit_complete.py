@@ -24,8 +24,8 @@ from eb_contracts.ids import new_id
 from eb_tools import clock_cli, mail_demo
 from eb_tools.client import Api, ApiProblem, Json, Person, wait_for
 from eb_tools.layout import Layout
+from eb_tools.names import NAMES, schema_of
 from eb_tools.openapi import all_routes
-from eb_tools.services import NAMES, schema_of
 from eb_tools.world import Member, World, event
 
 ROUTES = {route.name: route for route in all_routes() if route.method != "GET"}

@@ -13,7 +13,7 @@ import pytest
 from eb_auth.app import SERVICE
 from eb_kit.testing import Client, running
 from eb_kit.testing_db import ClonedDatabase
-from eb_tools import identity
+from eb_tools import identity, staff
 from eb_tools.trouble import Trouble
 
 NO_BROKER = "amqp://guest:guest@127.0.0.1:1/"
@@ -36,7 +36,7 @@ async def get(client: Client, path: str, credential: str) -> tuple[int, Any]:
 
 
 async def test_a_staff_token_works_and_lives_twelve_hours(fresh_db: ClonedDatabase, client: Client) -> None:
-    token = await identity.mint_staff_token(fresh_db.owner_dsn, "Operator")
+    token = await staff.mint_staff_token(fresh_db.owner_dsn, "Operator")
 
     status, me = await get(client, "/auth/me", token)
 
@@ -55,9 +55,7 @@ def identity_payload(part: str) -> bytes:
 
 
 async def test_staff_tokens_may_be_made_before_the_service_ever_ran(fresh_db: ClonedDatabase) -> None:
-    tokens = [
-        await identity.mint_staff_token(fresh_db.owner_dsn, r) for r in ("Finance", "Support", "Finance")
-    ]
+    tokens = [await staff.mint_staff_token(fresh_db.owner_dsn, r) for r in ("Finance", "Support", "Finance")]
 
     owner = await asyncpg.connect(fresh_db.owner_dsn)
     assert len(set(tokens)) == 3
@@ -72,7 +70,7 @@ async def test_staff_tokens_may_be_made_before_the_service_ever_ran(fresh_db: Cl
 
 async def test_production_makes_no_staff_tokens(fresh_db: ClonedDatabase) -> None:
     with pytest.raises(Trouble):
-        await identity.mint_staff_token(fresh_db.owner_dsn, "Operator", {"EB_ENV": "production"})
+        await staff.mint_staff_token(fresh_db.owner_dsn, "Operator", {"EB_ENV": "production"})
 
 
 async def test_a_platform_role_is_granted_once_audited_and_taken_back(

@@ -13,8 +13,8 @@ import yaml
 
 from eb_kit.settings import load
 from eb_tools import manifests, network
+from eb_tools.names import NAMES, schema_of
 from eb_tools.prepare import read_passwords
-from eb_tools.services import NAMES, schema_of
 from eb_tools.trouble import Trouble
 
 COMPOSE = Path(__file__).parents[2] / "deploy" / "compose.yml"

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from eb_tools import manifests, network
-from eb_tools.services import NAMES, schema_of
+from eb_tools.names import NAMES, schema_of
 
 WORKLOADS = {workload.name: workload for workload in manifests.workloads()}
 EVERYBODY = [*WORKLOADS, "gateway", "prepare"]

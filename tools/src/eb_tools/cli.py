@@ -1,4 +1,4 @@
-"""`eb`: what people do to a running platform beside its API. It finds the local stack by `EB_RUN_DIR` or `.run`."""
+"""`eb`: what people do to a running platform beside its API, as the owner of its database (DATABASE_URL)."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
 
 import asyncpg
 
 from eb_contracts.errors import Refusal
-from eb_tools import audit_cli, bus_cli, clock_cli, coherence_cli, identity, invariants
-from eb_tools.files import read_json
-from eb_tools.layout import Layout
-from eb_tools.paths import run_dir
-from eb_tools.stack import Stack
+from eb_tools import audit_cli, bus_cli, coherence_cli, identity, invariants
 from eb_tools.trouble import Trouble
 
 Command = Callable[[argparse.Namespace], int]
+LOCAL = "eb_tools.local_cli"
 
 
 def owner_dsn() -> str:
@@ -28,28 +27,6 @@ def owner_dsn() -> str:
     if not dsn:
         raise Trouble("No local stack is here and DATABASE_URL names no database.")
     return dsn
-
-
-def clock(options: argparse.Namespace) -> int:
-    """Move the business clock of the local run."""
-    file, now = Layout(run_dir()).clock, datetime.now(UTC)
-    if options.action == "set":
-        told = clock_cli.set_to(file, options.value, now)
-    elif options.action == "advance":
-        told = clock_cli.advance(file, options.value, now)
-    else:
-        told = clock_cli.run(file, now)
-    print(f"the platform's time is {told:%Y-%m-%dT%H:%M:%SZ}")
-    return 0
-
-
-def status(_: argparse.Namespace) -> int:
-    """Say whether the local stack runs, and its processes; status 1 when it doesn't."""
-    stack = Stack(run_dir())
-    print(f"{stack.layout.folder}: {stack.state}")
-    for name, pids in sorted(stack.pids().items() if stack.is_running else []):
-        print(f"  {name:16} {' '.join(map(str, pids))}")
-    return 0 if stack.state == "ready" else 1
 
 
 def check_invariants(_: argparse.Namespace) -> int:
@@ -77,8 +54,8 @@ def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     root = argparse.ArgumentParser(prog="eb", description=__doc__)
     commands = root.add_subparsers(required=True, metavar="COMMAND")
-    _add_clock(commands.add_parser("clock", help="move the business clock of a local run"))
-    commands.add_parser("status", help="say whether the local stack runs").set_defaults(do=status)
+    if (local := _local()) is not None:
+        local.register(commands)
     checking = commands.add_parser("invariants", help="check that nothing is lost or counted twice")
     checking.set_defaults(do=check_invariants)
     identity.register(commands, owner_dsn)
@@ -88,27 +65,9 @@ def parser() -> argparse.ArgumentParser:
     return root
 
 
-def _know_local_stack() -> None:
-    """Let commands of the owner find the local stack's database and secret, unless DATABASE_URL names another."""
-    layout = Layout(run_dir())
-    facts = read_json(layout.facts)
-    if facts and "DATABASE_URL" not in os.environ:
-        os.environ |= {
-            "DATABASE_URL": facts["owner_dsn"],
-            "EB_ENV": "local",
-            "EB_AUTH_SECRET": read_json(layout.secrets)["auth_seal"],
-            "EB_CLOCK_FILE": str(layout.clock),
-        }
-
-
-def _add_clock(clock_parser: argparse.ArgumentParser) -> None:
-    actions = clock_parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    setting = actions.add_parser("set", help="set it to an instant, as 2026-11-04T02:00:00Z")
-    setting.add_argument("value", metavar="INSTANT")
-    advancing = actions.add_parser("advance", help="move it on, as 3d, 36h, 15m")
-    advancing.add_argument("value", metavar="LENGTH")
-    actions.add_parser("run", help="let it be the machine's time again")
-    clock_parser.set_defaults(do=clock)
+def _local() -> ModuleType | None:
+    """Give the commands of a local stack, which an image hasn't got."""
+    return import_module(LOCAL) if find_spec(LOCAL) else None
 
 
 def main() -> int:
@@ -116,7 +75,8 @@ def main() -> int:
     options = parser().parse_args()
     do: Command = options.do
     try:
-        _know_local_stack()
+        if (local := _local()) is not None:
+            local.know_local_stack()
         return do(options)
     except (Trouble, Refusal, ValueError, OSError, asyncpg.PostgresError) as error:
         print(error, file=sys.stderr)

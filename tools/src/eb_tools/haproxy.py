@@ -6,7 +6,7 @@ import asyncio
 import subprocess
 from pathlib import Path
 
-from eb_tools import gateway, services
+from eb_tools import gateway, names
 from eb_tools.debian import find_programs
 from eb_tools.layout import Ports
 from eb_tools.ports import HOST
@@ -72,7 +72,7 @@ class Gateway:
 
 def local_config(ports: Ports, *, has_rate_limits: bool) -> str:
     """Write the configuration for services on this machine."""
-    backends = {name: _backend(ports, name) for name in services.NAMES}
+    backends = {name: _backend(ports, name) for name in names.NAMES}
     options = gateway.Options(
         bind=f"{HOST}:{ports['gateway']}",
         has_rate_limits=has_rate_limits,

@@ -1,4 +1,4 @@
-"""What only the database's owner does about identity: platform roles, trusted systems' credentials, staff tokens.
+"""What only the database's owner does about identity: platform roles, trusted systems' credentials.
 
 Each runs with the owner's DSN in one transaction with an actor, so that it leaves its audit entry, and leaves
 its facts in auth's outbox: the auth service announces them. Rule: docs/rules/identity.md, Platform roles.
@@ -11,7 +11,6 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -19,22 +18,18 @@ from uuid import UUID
 from eb_auth.app import SERVICE
 from eb_auth.domain.addresses import canonical_address
 from eb_auth.domain.credentials import ApiKey
-from eb_auth.domain.tokens import STAFF_TOKEN_LIFETIME, Grant
-from eb_auth.flows import api_keys, assisting, revoking, signing, signing_in
+from eb_auth.flows import api_keys, assisting, revoking
 from eb_auth.settings import LOCAL_SECRET, Settings
-from eb_auth.store import credentials, members, sessions, sign_in
+from eb_auth.store import credentials, members, sign_in
 from eb_contracts.errors import NotFound
 from eb_kit.bus import Bus
 from eb_kit.db import open_pool
 from eb_kit.policy import PLATFORM_ROLES
 from eb_kit.service import ServiceContext
 from eb_kit.tx import Tx
-from eb_tools.layout import Layout
-from eb_tools.paths import run_dir
 from eb_tools.trouble import Trouble
 
 ACTOR = "system:cli"
-STAFF_DOMAIN = "staff.event-builder.local"
 MOST_LISTED = 200
 
 
@@ -65,6 +60,8 @@ def in_auth_schema(dsn: str) -> str:
 def settings_from(dsn: str, env: Mapping[str, str]) -> Settings:
     """Give the settings that matter to a tool; the rest of a service's it doesn't need."""
     secret_file, clock_file = env.get("EB_AUTH_SECRET_FILE"), env.get("EB_CLOCK_FILE")
+    if env.get("EB_ENV") == "production" and not (secret_file or env.get("EB_AUTH_SECRET")):
+        raise Trouble("EB_AUTH_SECRET must be set in production, as the auth service has it.")
     return Settings.model_construct(
         eb_env="production" if env.get("EB_ENV") == "production" else "local",
         database_url=dsn,
@@ -137,32 +134,6 @@ async def revoke_service_credential(dsn: str, key_id: UUID, env: Mapping[str, st
         await api_keys.revoke_key(tx, key)
 
 
-async def mint_staff_token(dsn: str, role: str, env: Mapping[str, str] | None = None) -> str:
-    """Give an access token of platform staff that lives 12 h, with user, role and session behind it.
-
-    For local runs only: raises Trouble with EB_ENV=production. `env` (the auth service's environment) names
-    secret, issuer and clock; without it the defaults of a local run hold.
-    """
-    env = env or {}
-    if env.get("EB_ENV", "local") != "local":
-        raise Trouble("Staff tokens of twelve hours exist in local runs only.")
-    must_be_platform_role(role)
-    async with owner_tx(dsn, env) as tx:
-        return await _staff_token(tx, role)
-
-
-async def _staff_token(tx: Tx, role: str) -> str:
-    await signing.ensure_signing_key(tx)
-    user = await sign_in.insert_user_once(tx, f"{role.lower()}@{STAFF_DOMAIN}")
-    await members.insert_platform_role_once(tx, user.user_id, role)
-    session = signing_in.new_session(tx, user.user_id, None, signing_in.Device("eb", "127.0.0.1"))
-    session = replace(session, expires_at=tx.now + STAFF_TOKEN_LIFETIME)
-    await sessions.insert_session(tx, session)
-    ends = tx.context.clock.machine_now() + STAFF_TOKEN_LIFETIME
-    grant = Grant(user.user_id, session.session_id, None, (role,), signed_in_at=ends)
-    return await signing.access_token(tx, grant, STAFF_TOKEN_LIFETIME)
-
-
 def register(subparsers: Any, owner_dsn: Callable[[], str]) -> None:
     """Enter `eb platform-role …` and `eb service-credential …`; `owner_dsn` names the database as its owner."""
     roles = _actions(subparsers, "platform-role", "give and take the platform's own staff their roles")
@@ -193,8 +164,7 @@ Run = Callable[[argparse.Namespace, str, Mapping[str, str]], Coroutine[Any, Any,
 
 def _set(parser: argparse.ArgumentParser, run: Run, owner_dsn: Callable[[], str]) -> None:
     def do(options: argparse.Namespace) -> int:
-        env = {"EB_CLOCK_FILE": str(Layout(run_dir()).clock), **os.environ}
-        print(asyncio.run(run(options, owner_dsn(), env)))
+        print(asyncio.run(run(options, owner_dsn(), os.environ)))
         return 0
 
     parser.set_defaults(do=do)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from eb_tools import services
+from eb_tools import names
 from eb_tools.files import read_json, write_json
 from eb_tools.ports import HOST, free_port, is_free
 from eb_tools.rabbitmq import BrokerPorts
@@ -23,8 +23,8 @@ WANTED = {
     "rabbitmq-epmd": 15685,
     "dns": 15353,
     "gateway-metrics": 18080,
-    **{name: 18101 + at for at, name in enumerate(services.NAMES)},
-    **{f"{name}-admin": 18201 + at for at, name in enumerate(services.NAMES)},
+    **{name: 18101 + at for at, name in enumerate(names.NAMES)},
+    **{f"{name}-admin": 18201 + at for at, name in enumerate(names.NAMES)},
 }
 
 Say = Callable[[str], None]

@@ -16,9 +16,9 @@ from pathlib import Path
 import yaml
 
 from eb_tools import gateway, network
+from eb_tools.names import NAMES, schema_of
 from eb_tools.network import ADMIN_PORT, GATEWAY_PORT, HTTP_PORT, Manifest, labels
 from eb_tools.paths import repository
-from eb_tools.services import NAMES, schema_of
 
 K8S = repository() / "deploy" / "k8s"
 GATEWAY = repository() / "deploy" / "gateway"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from eb_kit.openapi import document
 from eb_kit.routing import Route
-from eb_tools.services import NAMES, schema_of
+from eb_tools.names import NAMES, schema_of
 
 ROOT = Path(__file__).resolve().parents[3]
 API = ROOT / "docs" / "api"

@@ -17,17 +17,18 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import aiohttp
 
 from eb_kit import topology
-from eb_tools import migrate, services
+from eb_tools import migrate, names
 from eb_tools.debian import find_programs
 from eb_tools.files import read_json, write_json
 from eb_tools.haproxy import Gateway, local_config
 from eb_tools.layout import Layout, Say, choose_ports, load_secrets
+from eb_tools.names import role_of
 from eb_tools.ports import HOST
 from eb_tools.postgres import PrivatePostgres
 from eb_tools.prepare import set_role_passwords
 from eb_tools.processes import Child, Command
 from eb_tools.rabbitmq import PrivateRabbitMQ
-from eb_tools.services import ServiceUnit, answers_ok, role_of
+from eb_tools.services import ServiceUnit, answers_ok
 from eb_tools.trouble import Trouble
 
 READY_TIMEOUT_S = 90
@@ -36,7 +37,7 @@ FREE_MB = 500
 TOKENS_KEPT_S = 6 * 3600
 SERVICE = "local-run"
 """Name of the trusted system that `service_token` belongs to."""
-SECRETS = ("postgres", "rabbitmq", "cursor", "auth_seal", "inbound_raw", "email_submit", *services.NAMES)
+SECRETS = ("postgres", "rabbitmq", "cursor", "auth_seal", "inbound_raw", "email_submit", *names.NAMES)
 
 COHERENCE = {
     "EB_COHERENCE_WINDOW_S": "5",
@@ -76,7 +77,7 @@ class Start:
         self.rate_limits = os.environ.get("EB_RATE_LIMITS", "off")
         self.ports = choose_ports(layout, say)
         self.secrets = load_secrets(layout, SECRETS)
-        self._passwords = {name: self.secrets[name] for name in services.NAMES}
+        self._passwords = {name: self.secrets[name] for name in names.NAMES}
         self.owner_dsn = self.given.database_url or ""
         self._node = PrivateRabbitMQ(layout.folder / "rabbitmq", self.ports.broker, self.secrets["rabbitmq"])
         self.amqp_url = self.given.amqp_url or self._node.amqp_url
@@ -102,7 +103,7 @@ class Start:
         self._write_facts()
         self._units = [
             ServiceUnit(name, self.ports.of_service(name), self._env(name), self.layout.folder)
-            for name in services.NAMES
+            for name in names.NAMES
         ]
         async with asyncio.TaskGroup() as group:
             for unit in self._units:
@@ -207,7 +208,7 @@ class Start:
                 "gateway_url": self.ports.gateway_url,
                 "ports": self.ports.numbers,
                 "dsns": {
-                    name: _as(self.owner_dsn, role_of(name), self.secrets[name]) for name in services.NAMES
+                    name: _as(self.owner_dsn, role_of(name), self.secrets[name]) for name in names.NAMES
                 },
             },
         )

@@ -17,7 +17,7 @@ import asyncpg
 
 from eb_kit import topology
 from eb_tools import migrate
-from eb_tools.services import NAMES, role_of
+from eb_tools.names import NAMES, role_of
 from eb_tools.trouble import Trouble
 
 

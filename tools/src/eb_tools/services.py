@@ -1,4 +1,4 @@
-"""The seven services as the local stack runs them: names, modules, roles, and the settings it gives each."""
+"""The seven services as the local stack runs them."""
 
 from __future__ import annotations
 
@@ -11,22 +11,12 @@ from pathlib import Path
 
 import aiohttp
 
+from eb_tools.names import schema_of
 from eb_tools.ports import HOST
 from eb_tools.processes import Child, Command
 
-NAMES = ("auth", "domain-verify", "catalog", "metering-ingest", "pricing", "ledger", "estimator")
 MOST_CHARACTERS = 300
 INHERITED = ("PATH", "HOME", "LANG", "TMPDIR", "PYTHONHASHSEED", "PYTHONDONTWRITEBYTECODE")
-
-
-def schema_of(service: str) -> str:
-    """Give the schema (and the ending of role and module) of a service."""
-    return service.replace("-", "_")
-
-
-def role_of(service: str) -> str:
-    """Give the database role of a service."""
-    return f"eb_{schema_of(service)}"
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from eb_kit.settings import ServiceSettings, variable_of
+from eb_tools.names import NAMES, schema_of
 from eb_tools.paths import repository
-from eb_tools.services import NAMES, schema_of
 
 FILE = repository() / "docs" / "settings.md"
 HEAD = """# Settings
