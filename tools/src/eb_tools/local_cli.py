@@ -1,4 +1,4 @@
-"""The commands of `eb` that only a working copy has: its local stack, found by `EB_RUN_DIR` or `.run`, and the clock."""
+"""The commands of `eb` that only a working copy has: its local stack, found by `EB_RUN_DIR` or `.run`; its clock."""
 
 from __future__ import annotations
 
