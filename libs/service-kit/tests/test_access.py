@@ -246,6 +246,18 @@ async def test_what_another_context_would_show_is_403_and_the_rest_404(door: Cli
     assert await verdict(other) == (404, "not_found")
 
 
+async def test_no_fact_gives_a_platform_role(door: Client) -> None:
+    org, user = await door.org(), new_id()
+    await door.seed(
+        MemberChanged(version=1, org_id=org, user_id=user, role="Operator", group_role="Finance"),
+        MemberChanged(version=1, org_id=await door.org(), user_id=user, role="Admin", group_role="Support"),
+    )
+
+    assert await door.context.directory.roles_of(user, org) == frozenset()
+    assert (await ask(door, f"/ledger/entries/{org}", door.token(user_id=user)))[0] == 404
+    assert (await ask(door, f"/ledger/entries/{org}", door.token(user_id=user, org_id=org)))[0] == 404
+
+
 async def test_a_group_role_follows_a_move(door: Client) -> None:
     here, there = await door.org(), await door.org()
     moved = await door.org(here)

@@ -21,6 +21,7 @@ from eb_contracts.ids import made_at
 
 from .clock import Clock
 from .db import WEATHER
+from .policy import GROUP_ROLES, ORG_ROLES
 from .touch import DATABASE, Touch
 
 log = structlog.get_logger(__name__)
@@ -34,6 +35,7 @@ POLL_S = 0.05
 MOST_WAITING = 200
 MOST_WAITING_EACH = 5
 Found = TypeVar("Found")
+MEMBERS_ROLES = ORG_ROLES | GROUP_ROLES
 ENTITIES = ("org", "api_key", "signing_key", "revocation")
 
 
@@ -173,7 +175,8 @@ class Directory:
         """Give somebody's membership role in an organisation and the group roles that reach it, in any context.
 
         One look-up by key, as long for an organisation that nobody knows: memberships stay in the table, since
-        only requests outside of their token's context ask. `connection` spares a second one inside a Tx.
+        only requests outside of their token's context ask. `connection` spares a second one inside a Tx. Platform
+        roles are in tokens only: no fact gives them.
         """
         if (source := connection or self._pool) is None:
             return frozenset()
@@ -186,7 +189,7 @@ class Directory:
             role
             for body in (row["body"] for row in rows)
             for role in (body["group_role"], body["role"] if body["org_id"] == str(org_id) else None)
-            if role
+            if role in MEMBERS_ROLES
         )
 
     def key_by_digest(self, digest: str) -> ApiKey | None:
