@@ -1,8 +1,9 @@
-"""Partners may name the organisation whose members act for them, and their facts have versions.
+"""Partners may name the organisation whose members act for them; who somebody is at a provider is personal.
 
 Revision: 20250920_16, after 20250920_15.
 Downgrade: organisations and versions of partners are kept aside and brought back by the next upgrade.
-Nothing is lost.
+Nothing is lost. Audit entries name a provider's subject only in what was written before this revision, or after a
+downgrade: chained entries stay as they are.
 """
 
 from kit_tables import run
@@ -14,13 +15,13 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add the columns, bring back what was kept."""
-    run(COLUMNS + RESTORE)
+    """Add the columns, bring back what was kept; mask subjects."""
+    run(COLUMNS + RESTORE + SUBJECT.format("'issuer,user_id', '', 'subject', ''"))
 
 
 def downgrade() -> None:
-    """Set the columns aside, then drop them."""
-    run(KEEP + TAKE_COLUMNS)
+    """Set the columns aside, then drop them; the trigger is what it was."""
+    run(KEEP + TAKE_COLUMNS + SUBJECT.format("'issuer,subject', ''"))
 
 
 COLUMNS = """
@@ -44,6 +45,11 @@ BEGIN
     END IF;
 END
 $$;
+"""
+
+SUBJECT = """
+CREATE OR REPLACE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON auth.oidc_identity FOR EACH ROW
+    EXECUTE FUNCTION platform.audit({});
 """
 
 TAKE_COLUMNS = """

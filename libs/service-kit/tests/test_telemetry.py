@@ -57,3 +57,47 @@ def test_a_line_is_one_json_object_and_quotes_no_row_of_the_database() -> None:
     assert entry["said"] == "a\nforged line"
     assert "duplicate key value" in entry["exception"]
     assert "ada@example.org" not in line
+
+
+EXPORTING = """
+import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+
+import asyncpg
+from opentelemetry import trace
+from eb_kit.telemetry import span, start_exporting
+
+got = []
+
+class Collector(BaseHTTPRequestHandler):
+    def do_POST(self):
+        got.append(self.rfile.read(int(self.headers["Content-Length"])))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *args):
+        pass
+
+server = HTTPServer(("127.0.0.1", 0), Collector)
+Thread(target=server.serve_forever, daemon=True).start()
+start_exporting("test", f"http://127.0.0.1:{server.server_port}/v1/traces")
+error = asyncpg.UniqueViolationError("duplicate key value")
+error.detail = "Key (email)=(ada@example.org) already exists."
+try:
+    with span("GET /orgs/{org_id}", request_id="r-1"):
+        raise error
+except asyncpg.PostgresError:
+    pass
+trace.get_tracer_provider().force_flush()
+server.shutdown()
+sys.stdout.buffer.write(b"".join(got))
+"""
+
+
+def test_a_span_that_leaves_names_its_route_and_quotes_no_error() -> None:
+    done = subprocess.run([sys.executable, "-c", EXPORTING], capture_output=True, check=True)
+
+    assert b"GET /orgs/{org_id}" in done.stdout
+    assert b"ada@example.org" not in done.stdout
+    assert b"duplicate key" not in done.stdout

@@ -226,6 +226,8 @@ def _settings(port: int) -> dict[str, str]:
         "timezone": "UTC",
         "log_timezone": "UTC",
         "log_line_prefix": "%m [%p] %u ",
+        # details quote rows, and with them addresses and names
+        "log_error_verbosity": "terse",
         "shared_preload_libraries": "pg_stat_statements",
     }
 

@@ -72,8 +72,13 @@ def span(
             yield here
         return
     context = otel.set_span_in_context(NonRecordingSpan(_span_context(parent))) if parent else None
+    # What an error says may quote a row or a request: the logs, which leave that out, tell it by the trace id.
     with otel.get_tracer("eb").start_as_current_span(
-        name, context=context, links=[Link(_span_context(link)) for link in links]
+        name,
+        context=context,
+        links=[Link(_span_context(link)) for link in links],
+        record_exception=False,
+        set_status_on_exception=False,
     ) as recorded:
         ids = recorded.get_span_context()
         here = Trace(f"{ids.trace_id:032x}", f"{ids.span_id:016x}")

@@ -222,6 +222,17 @@ async def list_personal(
     return found
 
 
+async def delete_personal_of(tx: Tx, entity: str, entity_ids: Sequence[str]) -> int:
+    """Erase the personal values of all entries about some things (owner only); give from how many entries."""
+    done = await tx.execute(
+        "DELETE FROM audit_personal AS p USING audit_entry AS e"
+        " WHERE e.audit_id = p.audit_id AND e.entity = $1 AND e.entity_id = ANY($2)",
+        entity,
+        list(entity_ids),
+    )
+    return int(done.split()[-1])
+
+
 async def delete_personal(tx: Tx, value: str) -> int:
     """Erase a personal value from all entries (owner only); give from how many."""
     done = await tx.execute("DELETE FROM audit_personal WHERE before = $1 OR after = $1", value)

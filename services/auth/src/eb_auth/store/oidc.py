@@ -51,6 +51,12 @@ async def find_user_of(tx: Tx, issuer: str, subject: str) -> UUID | None:
     return found
 
 
+async def delete_identities(tx: Tx, user_id: UUID) -> list[str]:
+    """Forget who a user is at any provider (owner only); give the issuers."""
+    rows = await tx.fetch("DELETE FROM oidc_identity WHERE user_id = $1 RETURNING issuer", user_id)
+    return [row["issuer"] for row in rows]
+
+
 async def insert_identity_once(tx: Tx, issuer: str, subject: str, user_id: UUID) -> bool:
     """Bind a provider's subject to a user; False where either is bound to another of that provider."""
     done = await tx.execute(

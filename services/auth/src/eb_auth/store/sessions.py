@@ -129,6 +129,11 @@ async def list_live_sessions(tx: Tx, user_id: UUID, before: UUID | None, limit: 
     return [_session(row) for row in rows]
 
 
+async def update_sessions_erased(tx: Tx, user_id: UUID) -> None:
+    """Take device and network address out of all of somebody's sessions, ended ones too."""
+    await tx.execute("UPDATE session SET user_agent = '', address = '' WHERE user_id = $1", user_id)
+
+
 async def delete_past_sessions(tx: Tx, ended_before: datetime, limit: int) -> int:
     """Drop up to `limit` sessions, with their tokens, whose longest life ended before this instant."""
     gone: int = await tx.fetchval(
