@@ -122,7 +122,7 @@ def environ_of(**values: str) -> dict[str, str]:
         "AMQP_URL": "amqps://x",
         "EB_HTTP_PORT": "1",
         "EB_ADMIN_PORT": "2",
-        "EB_CURSOR_SECRET": "cursor-secret",
+        "EB_CURSOR_SECRET": "a-secret-for-cursors",
         "EB_AUTH_SECRET": "a-secret-of-its-own",
         "EB_SMTP_HOST": "mail.example.org",
         **values,

@@ -13,11 +13,15 @@ SECRET = 0o600
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Replace a JSON file at once: a reader sees the old one or the new one."""
+    write_secret(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_secret(path: Path, text: str) -> None:
+    """Replace a file at once, for its owner only."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, SECRET)
     with os.fdopen(descriptor, "w") as handle:
-        json.dump(value, handle, indent=2)
-        handle.write("\n")
+        handle.write(text)
     fresh.replace(path)
 
 

@@ -66,6 +66,10 @@ class Layout:
         """Give the file of passwords and secrets that the stack made for itself."""
         return self.folder / "secrets.json"
 
+    def secret_files(self, service: str) -> Path:
+        """Give the folder of the files that a service's secrets come from, named like the settings."""
+        return self.folder / "secrets" / service
+
     @property
     def clock(self) -> Path:
         """Give the file of the clock's offset."""

@@ -19,7 +19,7 @@ import aiohttp
 from eb_kit import topology
 from eb_tools import migrate, names
 from eb_tools.debian import find_programs
-from eb_tools.files import read_json, write_json
+from eb_tools.files import read_json, write_json, write_secret
 from eb_tools.haproxy import Gateway, local_config
 from eb_tools.layout import Layout, Say, choose_ports, load_secrets
 from eb_tools.names import role_of
@@ -217,21 +217,34 @@ class Start:
         """Give a service its settings."""
         return {
             "EB_ENV": "local",
-            "DATABASE_URL": _through(_as(self.owner_dsn, role_of(name), self.secrets[name]), "POSTGRES"),
-            "AMQP_URL": _through(_as(self.amqp_url, name, self.secrets[name]), "RABBITMQ"),
+            **self._secret_files(name),
             "EB_CLOCK_FILE": str(self.layout.clock),
             "EB_FAILPOINTS_DIR": str(self.layout.failpoints),
             **COHERENCE,
             "EB_PUBLIC_URL": self.ports.gateway_url,
-            "EB_CURSOR_SECRET": self.secrets["cursor"],
             "EB_RATE_LIMITS": self.rate_limits,
             "EB_LOG_LEVEL": os.environ.get("EB_LOG_LEVEL", "info"),
-            "EB_AUTH_SECRET": self.secrets["auth_seal"],
             "EB_MAILBOX_DIR": str(self.layout.mail),
             "DNS_SERVERS": os.environ.get("DNS_SERVERS") or f"{HOST}:{self.ports['dns']}",
-            "EB_INBOUND_RAW_SECRETS": self.secrets["inbound_raw"],
-            "EB_EMAIL_SUBMIT_SECRETS": f"{SERVICE}={self.secrets['email_submit']}",
         }
+
+    def _secret_files(self, name: str) -> dict[str, str]:
+        """Write a service's secrets as files, which may change while it runs; give the settings that name them."""
+        values = {
+            "DATABASE_URL": _through(_as(self.owner_dsn, role_of(name), self.secrets[name]), "POSTGRES"),
+            "AMQP_URL": _through(_as(self.amqp_url, name, self.secrets[name]), "RABBITMQ"),
+            "EB_CURSOR_SECRET": self.secrets["cursor"],
+        }
+        if name == "auth":
+            values["EB_AUTH_SECRET"] = self.secrets["auth_seal"]
+        if name == "domain-verify":
+            values["EB_INBOUND_RAW_SECRETS"] = self.secrets["inbound_raw"]
+            values["EB_EMAIL_SUBMIT_SECRETS"] = f"{SERVICE}={self.secrets['email_submit']}"
+        folder = self.layout.secret_files(name)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for variable, value in values.items():
+            write_secret(folder / variable, value)
+        return {f"{variable}_FILE": str(folder / variable) for variable in values}
 
     async def _until_ready(self, units: list[ServiceUnit]) -> None:
         """Wait for every service's readyz; Trouble names the ones that aren't ready in time."""

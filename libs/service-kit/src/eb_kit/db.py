@@ -12,6 +12,7 @@ import asyncpg
 
 WEATHER = (
     asyncpg.PostgresConnectionError,
+    asyncpg.exceptions.InvalidAuthorizationSpecificationError,
     asyncpg.InterfaceError,
     asyncpg.exceptions.OperatorInterventionError,
     asyncpg.exceptions.InsufficientResourcesError,
@@ -26,6 +27,8 @@ WEATHER = (
 """What a working statement can meet on a bad day: worth trying again, never the caller's fault."""
 
 STATEMENT_TIMEOUT_S = 5
+PASSWORD_S, AGAIN_S = 1.8, 0.1
+"""A changed password comes in a file that is looked at each second: so long a wrong one is tried again."""
 JSONB_VERSION = b"\x01"
 """The first byte of jsonb on the wire; COPY takes the binary form only."""
 IDLE_TIMEOUT_S = 6
@@ -68,8 +71,19 @@ async def open_pool(dsn: str | Callable[[], str], size: int) -> asyncpg.Pool[Any
     """
 
     async def connect(*_: object, **how: Any) -> asyncpg.Connection[Any]:
-        connection: asyncpg.Connection[Any] = await asyncpg.connect(dsn() if callable(dsn) else dsn, **how)
-        return connection
+        loop = asyncio.get_running_loop()
+        until = loop.time() + PASSWORD_S
+        while True:
+            try:
+                opened: asyncpg.Connection[Any] = await asyncpg.connect(
+                    dsn() if callable(dsn) else dsn, **how
+                )
+            except asyncpg.InvalidPasswordError:
+                if not callable(dsn) or loop.time() > until:
+                    raise
+                await asyncio.sleep(AGAIN_S)
+            else:
+                return opened
 
     pool = asyncpg.create_pool(
         connect=connect,

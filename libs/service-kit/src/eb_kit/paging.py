@@ -60,7 +60,8 @@ def read_cursor(request: web.Request, query: Page) -> dict[str, Any] | None:
     except (binascii.Error, ValueError):
         raise _bad_cursor() from None
     mac, payload = sealed[:MAC_BYTES], sealed[MAC_BYTES:]
-    if not hmac.compare_digest(mac, _mac(request, query, payload)):
+    secrets = request.app[CONTEXT].settings.cursor_secret
+    if not any(hmac.compare_digest(mac, _mac(request, query, payload, secret)) for secret in secrets):
         raise _bad_cursor()
     return {name: _READERS[kind](value) for name, (kind, value) in json.loads(payload).items()}
 
@@ -95,10 +96,11 @@ def _write_cursor(request: web.Request, query: Page, key: Mapping[str, object]) 
         kind, write = next(entry for made, entry in _WRITERS.items() if isinstance(value, made))
         tagged[name] = (kind, write(value))
     payload = json.dumps(tagged, separators=(",", ":")).encode()
-    return base64.urlsafe_b64encode(_mac(request, query, payload) + payload).decode().rstrip("=")
+    newest = request.app[CONTEXT].settings.cursor_secret[0]
+    return base64.urlsafe_b64encode(_mac(request, query, payload, newest) + payload).decode().rstrip("=")
 
 
-def _mac(request: web.Request, query: Page, payload: bytes) -> bytes:
+def _mac(request: web.Request, query: Page, payload: bytes, secret: str) -> bytes:
     caller = caller_or_none(request)
     bound_to = write_json(
         {
@@ -107,8 +109,7 @@ def _mac(request: web.Request, query: Page, payload: bytes) -> bytes:
             "filters": query.model_dump(exclude={"limit", "cursor"}),
         }
     )
-    secret = request.app[CONTEXT].settings.cursor_secret.encode()
-    return hmac.digest(secret, hashlib.sha256(bound_to).digest() + payload, "sha256")[:MAC_BYTES]
+    return hmac.digest(secret.encode(), hashlib.sha256(bound_to).digest() + payload, "sha256")[:MAC_BYTES]
 
 
 def _bad_cursor() -> ParameterInvalid:

@@ -29,6 +29,7 @@ CommaList = Annotated[
 """A list written with commas."""
 
 SHORTEST_SECRET = 16
+LOCAL_CURSOR_SECRET = "local-cursor-secret"  # noqa: S105 - production refuses it
 
 
 def _secret_lines(value: object) -> object:
@@ -71,8 +72,10 @@ class ServiceSettings(BaseModel):
     )
     public_url: str = Field("http://127.0.0.1:8080", description="Where clients reach the gateway.")
     token_issuer: str = Field("https://event-builder.local", description="`iss` of access tokens.")
-    cursor_secret: str = Field(
-        "local-cursors", min_length=8, description="Key that binds list cursors to caller and filters."
+    cursor_secret: SecretLines = Field(
+        (LOCAL_CURSOR_SECRET,),
+        description="Key that binds list cursors to caller and filters. One a line: the first is used, cursors made"
+        " with the others are still taken.",
     )
     step_up_s: int = Field(
         3_600, ge=60, description="How recent a sign-in must be for roles, keys, billing mappings and assist."
@@ -132,7 +135,7 @@ class ServiceSettings(BaseModel):
 
     @model_validator(mode="after")
     def _production_has_its_own_secret(self) -> ServiceSettings:
-        if self.eb_env == "production" and self.cursor_secret == "local-cursors":  # noqa: S105
+        if self.eb_env == "production" and LOCAL_CURSOR_SECRET in self.cursor_secret:
             raise ValueError("EB_CURSOR_SECRET must be set in production")
         return self
 
