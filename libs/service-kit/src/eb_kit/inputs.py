@@ -224,14 +224,14 @@ def _count(value: object) -> object:
     return int(value) if isinstance(value, str) and _INTEGER.match(value) else value
 
 
-WholeIn = Annotated[int, Field(strict=True), BeforeValidator(_count)]
-"""A whole number in a query."""
+READ_WHOLE = BeforeValidator(_count)
+"""Reads the text of a query as a whole number; stands behind `Field(strict=True, …)` with the bounds."""
 
 
 class Page(Input):
     """The query of a list; lists with filters subclass it."""
 
-    limit: Annotated[WholeIn, Field(ge=1, le=200)] = 50
+    limit: Annotated[int, Field(strict=True, ge=1, le=200), READ_WHOLE] = 50
     cursor: Annotated[str, Text(1, 2000)] | None = None
 
 

@@ -10,7 +10,7 @@ from aiohttp import web
 from pydantic import Field
 
 from eb_contracts.errors import NotFound
-from eb_kit.inputs import Input, Text, WholeIn
+from eb_kit.inputs import READ_WHOLE, Input, Text
 from eb_kit.problems import SAFE_HEADERS
 from eb_kit.service import CONTEXT
 from eb_kit.tx import Tx
@@ -35,7 +35,7 @@ PURPOSE = "oidc attempt"
 class Start(Input):
     """How recent the sign-in at the provider has to be, in seconds; 0: it is to ask again. Left out: as a session."""
 
-    max_age: Annotated[WholeIn, Field(ge=0, le=LONGEST_AGE_S)] | None = None
+    max_age: Annotated[int, Field(strict=True, ge=0, le=LONGEST_AGE_S), READ_WHOLE] | None = None
 
 
 class Callback(Input):
