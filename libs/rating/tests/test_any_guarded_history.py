@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from eb_rating import from_plain
 from eb_rating.caps import Spend, clamp
-from eb_rating.credits import Grant, apply, in_order
+from eb_rating.credits import Due, Grant, Purse, in_order, pay
 from eb_rating.exact import EXACT
 
 from .histories import ZERO, Book, Close, History, Record, Rerate, history, total
@@ -30,6 +30,7 @@ START = datetime(2026, 11, 1, tzinfo=UTC)
 ENDLESS = Decimal(10) ** 60
 ORG = "org"
 PROJECTS = ("one", "other")
+SKU_TYPES = ("action", "hosting")
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,9 @@ Event = Used | Cap | Later | Grant
 
 @dataclass
 class Paid:
-    """One charge: what was due, what caps cut, what is gross, and what credits paid of it."""
+    """One charge of a counter: what was due, what caps cut, what is gross, and what credits paid of it."""
 
+    counter: int
     project: str | None
     due: Decimal
     gross: Decimal
@@ -79,7 +81,7 @@ class Till:
     books: list[Book]
     caps: dict[str, Decimal | None] = field(default_factory=dict)
     spends: dict[str, Spend] = field(default_factory=dict)
-    grants: list[Grant] = field(default_factory=list)
+    purse: Purse = field(default_factory=lambda: Purse((), {}))
     paid: list[Paid] = field(default_factory=list)
     now: datetime = START
 
@@ -91,7 +93,8 @@ class Till:
                 case Later():
                     self.now += timedelta(days=event.days)
                 case Grant():
-                    self.grants = in_order([*self.grants, replace_created(event, self.now)])
+                    grants = in_order([*self.purse.grants, replace_created(event, self.now)])
+                    self.purse = self.purse._replace(grants=tuple(grants))
                 case Used():
                     self._use(event)
         return self
@@ -102,15 +105,18 @@ class Till:
         book.play([event.step])
         project = project_of(event.step)
         for due in book.charges[count:]:
-            self._settle(project, due)
+            self._settle(event.counter, project, due)
 
-    def _settle(self, project: str | None, due: Decimal) -> None:
+    def _settle(self, counter: int, project: str | None, due: Decimal) -> None:
         owners = [ORG] if project is None else [project, ORG]
         gross = due
         for owner in owners:
             self.spends[owner], gross = clamp(self.spends.get(owner, Spend()), gross, self.cap_of(owner))
-        self.grants, draws = apply(self.grants, gross, "AUD", "action", self.now)
-        self.paid.append(Paid(project, due, gross, total(draw.amount for draw in draws)))
+        charged = total(one.gross for one in self.paid if one.counter == counter)
+        borrowed = EXACT.subtract(min(ZERO, EXACT.add(charged, gross)), min(ZERO, charged))
+        payable = Due("2026-11", str(counter), SKU_TYPES[counter], "AUD", gross, min(ZERO, borrowed))
+        self.purse, draws = pay(self.purse, payable, self.now)
+        self.paid.append(Paid(counter, project, due, gross, total(draw.amount for draw in draws)))
 
     def cap_of(self, owner: str) -> Decimal:
         """Give the cap in force; more than can ever be due where there is none."""
@@ -153,7 +159,7 @@ def grants(tape: Tape) -> list[Grant]:
             priority=tape.integer(0, 2),
             created_at=START,
             expires_at=tape.pick((None, START + timedelta(days=tape.integer(1, 30)))),
-            sku_types=tape.pick((None, ("action",), ("hosting",))),
+            sku_types=tape.pick((None, ("action",), ("hosting",), ("seat",))),
         )
         for number in range(tape.integer(0, 4))
     ]
@@ -211,13 +217,13 @@ def check_each_cent(till: Till, target: Fraction) -> None:
         == target
         == Fraction(till.summed("gross")) + Fraction(till.summed("waived"))
     )
-    drawn = total(grant.drawn for grant in till.grants)
-    assert till.summed("credit") == drawn
-    assert all(ZERO <= grant.drawn <= grant.amount for grant in till.grants)
-    assert all(
-        grant.drawn == ZERO for grant in till.grants if grant.sku_types and "action" not in grant.sku_types
-    )
+    assert till.summed("credit") == total(grant.drawn for grant in till.purse.grants)
+    assert all(ZERO <= grant.drawn <= grant.amount for grant in till.purse.grants)
+    gross = credit = ZERO
     for one in till.paid:
+        gross, credit = EXACT.add(gross, one.gross), EXACT.add(credit, one.credit)
+        assert credit >= ZERO
+        assert credit <= gross or till.caps.keys() & set(PROJECTS), "credit is more than what it pays for"
         assert ZERO <= one.credit <= one.gross or one.gross <= one.credit <= ZERO
 
 

@@ -15,7 +15,7 @@ import pytest
 from eb_rating import Counter, Terms, breakdown, charge, from_plain, target, target_closed, tax_target
 from eb_rating.base_fees import base_fee
 from eb_rating.caps import Spend, clamp
-from eb_rating.credits import Grant, apply
+from eb_rating.credits import Due, Grant, Purse, pay
 
 from .strategies import MODES
 
@@ -154,14 +154,14 @@ def test_a_row_of_credits_comes_out_to_the_cent(row: list[str]) -> None:
         Grant(str(priority), currency, amount, Decimal(0), priority, now)
         for priority, amount in enumerate(amounts(prepaid))
     ]
-    drawn = []
+    purse, drawn = Purse(tuple(grants), {}), []
 
     for one in amounts(charges):
-        grants, draws = apply(grants, one, currency, "action", now)
+        purse, draws = pay(purse, Due("2026-11", "sms", "action", currency, one), now)
         drawn.append(sum((draw.amount for draw in draws), Decimal(0)))
 
     assert plain(drawn, per_unit("0", currency)) == paid
-    assert [grant.remaining for grant in grants] == amounts(left)
+    assert [grant.remaining for grant in purse.grants] == amounts(left)
 
 
 def test_terms_refuse_a_float() -> None:

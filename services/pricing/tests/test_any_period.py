@@ -121,7 +121,7 @@ class Story:
         else:
             sign = 1 if what == "use" else -1
             record = usage(ORG_ID, str(sign * quantity), events=sign, sku="site")
-            moved, _, charge = rate_usage(counter, record, priced, AT)
+            moved, _, charge = rate_usage(counter, record, priced)
             self._keep(moved, [charge])
 
     def _keep(self, counter: Counter, rated: list[Rated]) -> None:

@@ -15,6 +15,7 @@ from .world import World, someone
 BREAKS = {
     "charges of a counter telescope": "UPDATE pricing.counter SET waived = waived + 0.01",
     "credit pays a part of gross, with its sign": "UPDATE pricing.charge SET credit_applied = amount_gross + 1",
+    "an organisation's credit in a period is no more than its gross": "UPDATE pricing.charge SET amount_gross = 0.1",
     "what caps cut of a charge is what was waived": "UPDATE pricing.cap_cut SET granted = granted + 0.01",
     "a budget was charged the sum of its charges": "UPDATE pricing.budget_spend SET charged = charged + 0.01",
     "nothing is granted above a cap": "UPDATE pricing.budget_spend SET granted = ceiling + 1, total = ceiling + 1",
@@ -49,7 +50,8 @@ async def test_they_hold_whatever_comes_in_whatever_order(world: World) -> None:
 
 async def live(world: World, chance: random.Random) -> None:
     """Let an organisation use, void, budget, prepay and change its prices, in an order of chance."""
-    sms, mail = terms(tax_code="GST", tax_rate="0.1"), terms("mail", overage_price="0.25")
+    sms = terms(tax_code="GST", tax_rate="0.1")
+    mail = terms("mail", overage_price="0.25", sku_type="hosting")
     org_id = await world.org(sms, mail)
     await world.project(org_id, PROJECT_ID)
     budgets: list[str] = []
@@ -83,7 +85,9 @@ async def live(world: World, chance: random.Random) -> None:
                 budgets.append(made["budget_id"])
 
     async def prepay() -> None:
-        await a_credit(world, org_id, f"{chance.randrange(1, 200) / 100:.2f}", priority=chance.randrange(3))
+        types = chance.choice(({}, {"sku_types": ["action"]}, {"sku_types": ["hosting"]}))
+        amount = f"{chance.randrange(1, 200) / 100:.2f}"
+        await a_credit(world, org_id, amount, priority=chance.randrange(3), **types)
 
     async def reprice() -> None:
         dearer = terms(overage_price=f"0.{chance.randrange(1, 50):02}", tax_code="GST", tax_rate="0.1")

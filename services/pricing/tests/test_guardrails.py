@@ -168,8 +168,7 @@ async def test_credits_are_drawn_by_priority_expiry_and_age_and_given_back_in_re
         ("0.50", "0.00", "0.20"),
         ("-0.60", "0.00", "-0.60"),
     ]
-    _, page = await shared_world.get(f"/pricing/credits?org_id={org_id}")
-    left = {one["credit_id"]: one["remaining"] for one in page["items"]}
+    left = await left_of(shared_world, org_id)
     assert [left[one["credit_id"]] for one in (soon, late, oldest)] == ["0.30", "0.20", "0.10"]
     draws = await shared_world.owner.fetch(
         "SELECT credit_id, amount FROM pricing.credit_draw WHERE org_id = $1 AND amount > 0 ORDER BY amount DESC",
@@ -178,6 +177,46 @@ async def test_credits_are_drawn_by_priority_expiry_and_age_and_given_back_in_re
     assert [(str(row["credit_id"]), row["amount"]) for row in draws][:1] == [
         (soon["credit_id"], Decimal("0.30"))
     ]
+
+
+async def test_a_void_gives_back_what_its_own_sku_drew_and_everything_voided_gives_back_everything(
+    shared_world: World,
+) -> None:
+    org_id = await shared_world.org(terms(), terms("disk", sku_type="hosting"))
+    narrow = await a_credit(shared_world, org_id, "0.50", sku_types=["action"])
+    wide = await a_credit(shared_world, org_id, "0.50", priority=1)
+    await shared_world.deliver(usage(org_id, "5"), usage(org_id, "5", sku="disk"))
+
+    await shared_world.deliver(usage(org_id, "-5", events=-1))
+    assert await left_of(shared_world, org_id) == {narrow["credit_id"]: "0.50", wide["credit_id"]: "0.00"}
+
+    await shared_world.deliver(usage(org_id, "-5", sku="disk", events=-1))
+    assert await left_of(shared_world, org_id) == {narrow["credit_id"]: "0.50", wide["credit_id"]: "0.50"}
+
+
+async def test_what_a_cap_moved_to_another_sku_comes_back_as_credit(shared_world: World) -> None:
+    org_id = await shared_world.org(terms(), terms("disk", sku_type="hosting"))
+    await a_budget(shared_world, org_id, "1.00")
+    credit = await a_credit(shared_world, org_id, "0.50", sku_types=["action"])
+    await shared_world.deliver(usage(org_id, "10"))
+    await shared_world.deliver(usage(org_id, "10", sku="disk"))
+
+    await shared_world.deliver(usage(org_id, "-10", events=-1))
+    await shared_world.deliver(usage(org_id, "-10", sku="disk", events=-1))
+
+    assert await parts(shared_world, org_id) == [
+        ("1.00", "0.00", "0.50"),
+        ("0.00", "1.00", "0.00"),
+        ("0.00", "-1.00", "0.00"),
+        ("-1.00", "0.00", "-0.50"),
+    ]
+    assert await left_of(shared_world, org_id) == {credit["credit_id"]: "0.50"}
+
+
+async def left_of(world: World, org_id: UUID) -> dict[str, str]:
+    """Give what is left of each credit."""
+    _, page = await world.get(f"/pricing/credits?org_id={org_id}")
+    return {one["credit_id"]: one["remaining"] for one in page["items"]}
 
 
 async def test_credit_pays_charges_made_after_it_and_before_its_end(shared_world: World) -> None:

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from eb_contracts.ids import new_id
 from eb_pricing.domain.counters import CounterKey, Priceable, Rated, rate_all
+from eb_pricing.domain.credits import pay_all
 from eb_pricing.domain.guardrails import BudgetSpend, Guard
 from eb_rating import target
 from eb_rating.caps import Spend
-from eb_rating.credits import Grant, in_order
+from eb_rating.credits import Drawer, Grant, in_order
 
 from .factories import PROJECT_ID, usage
 from .test_counters import KEY, NOW, ORG_ID, fresh, priced_by, schedules, taxed_by_time
@@ -54,6 +55,16 @@ def guards(draw: st.DrawFn) -> Guard:
     return Guard(budgets, tuple(in_order(grants)))
 
 
+def drawn_by(rated: Sequence[Rated]) -> dict[Drawer, Decimal]:
+    """Sum what charges drew, as the store does."""
+    drawn: dict[Drawer, Decimal] = {}
+    for one in rated:
+        for draw in one.settled.draws if one.settled else ():
+            drawer = Drawer(one.charge.period, one.charge.sku, draw.name)
+            drawn[drawer] = drawn.get(drawer, ZERO) + draw.amount
+    return drawn
+
+
 def recapped(guard: Guard, caps: Sequence[Decimal]) -> Guard:
     changed = zip(guard.budgets, caps, strict=True)
     return guard._replace(budgets=tuple(one._replace(amount=cap) for one, cap in changed))
@@ -80,7 +91,7 @@ def test_whatever_comes_is_conserved(
         state[ORG_ID] = recapped(state[ORG_ID], caps)
         record = usage(ORG_ID, str(quantity), project_id=project_id, events=1 if quantity > 0 else -1)
         some, _ = rate_all(counters, [Priceable(KEY, priced, [record])], NOW, state)
-        rated += some
+        rated += pay_all(some, state, {ORG_ID: drawn_by(rated)}, NOW)
 
     charges = [one.charge for one in rated]
     gross = sum((one.amount_gross for one in charges), ZERO)

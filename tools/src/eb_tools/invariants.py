@@ -61,6 +61,12 @@ CHECKS: dict[str, str] = {
     "credit pays a part of gross, with its sign": """
         SELECT org_id, charge_id, amount_gross, credit_applied FROM pricing.charge
         WHERE credit_applied * amount_gross < 0 OR abs(credit_applied) > abs(amount_gross)""",
+    "an organisation's credit in a period is no more than its gross": """
+        SELECT org_id, period, currency, sum(amount_gross) AS gross, sum(credit_applied) AS credit
+        FROM pricing.charge WHERE NOT EXISTS (SELECT FROM pricing.cap_cut x WHERE x.project_id IS NOT NULL
+          AND (x.org_id, x.period) = (charge.org_id, charge.period))
+        GROUP BY 1, 2, 3
+        HAVING NOT sum(credit_applied) BETWEEN 0 AND greatest(sum(amount_gross), 0)""",
     "what caps cut of a charge is what was waived": """
         SELECT org_id, charge_id, c.waived_amount, x.cut
         FROM pricing.charge c FULL JOIN (
@@ -105,6 +111,7 @@ CHECKS: dict[str, str] = {
 PRICING = (
     "charges of a counter telescope",
     "credit pays a part of gross, with its sign",
+    "an organisation's credit in a period is no more than its gross",
     "what caps cut of a charge is what was waived",
     "a budget was charged the sum of its charges",
     "nothing is granted above a cap",

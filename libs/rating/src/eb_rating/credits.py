@@ -5,9 +5,10 @@ Rule: docs/rules/pricing.md, Guardrails.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import reduce
 from typing import NamedTuple
 
 from .exact import EXACT, ZERO
@@ -62,45 +63,111 @@ def _place(grant: Grant) -> tuple[int, datetime, datetime, str]:
     return grant.priority, grant.expires_at or NEVER, grant.created_at, grant.name
 
 
-def apply(
-    grants: Sequence[Grant], gross: Decimal, currency: str, sku_type: str | None, at: datetime
-) -> tuple[tuple[Grant, ...], tuple[Draw, ...]]:
-    """Pay a gross amount from grants (sorted by `in_order`), or give back to them if it is negative.
+class Due(NamedTuple):
+    """A gross amount of a counter, to be paid from credit or given back to it.
 
-    Gives the grants after, in the same order, and what moved. The draws have the sign of `gross` and
-    sum to no more than it. Nothing is drawn from what has expired at `at`; giving back goes the other
-    way round, to what was drawn, expired or not: as if it had never been.
+    `borrowed` (0 or negative) is the part of a negative amount that takes the counter's gross below zero:
+    under a shared cap one counter's void can take back what another one was charged.
     """
-    if gross < ZERO:
-        draws = dict(_given_back(grants, gross, currency, sku_type))
-    else:
-        draws = dict(_drawn(grants, gross, currency, sku_type, at))
-    after = tuple(
-        grant._replace(drawn=_add(grant.drawn, draws[grant.name])) if grant.name in draws else grant
-        for grant in grants
+
+    period: str
+    sku: str
+    sku_type: str | None
+    currency: str
+    gross: Decimal
+    borrowed: Decimal = ZERO
+
+
+class Drawer(NamedTuple):
+    """Whose charges drew from which grant."""
+
+    period: str
+    sku: str
+    grant: str
+
+
+class Purse(NamedTuple):
+    """Grants as `in_order` sorts them, and what each counter's charges drew of them so far, all in all.
+
+    `drawn` has to be whole for the counters that are given back to, and for the whole period where something
+    was borrowed.
+    """
+
+    grants: tuple[Grant, ...]
+    drawn: Mapping[Drawer, Decimal]
+
+
+def pay(purse: Purse, due: Due, at: datetime) -> tuple[Purse, tuple[Draw, ...]]:
+    """Pay a gross amount from credit, or give back if it is negative; the purse after, and what moved.
+
+    The draws have the sign of `due.gross` and sum to no more than it. Nothing is drawn from what has expired at
+    `at`. Giving back goes the other way round, to what this counter drew and to nothing else, expired or not:
+    as if it had never been. Only what was borrowed goes back to what others drew in the period.
+    """
+    moved = _given_back(purse, due) if due.gross < ZERO else dict(_drawn(purse.grants, due, at))
+    return _after(purse, due, moved), tuple(Draw(name, amount) for name, amount in moved.items())
+
+
+def _after(purse: Purse, due: Due, moved: Mapping[str, Decimal]) -> Purse:
+    grants = tuple(
+        grant._replace(drawn=_add(grant.drawn, moved[grant.name])) if grant.name in moved else grant
+        for grant in purse.grants
     )
-    return after, tuple(Draw(name, amount) for name, amount in draws.items())
+    by = {name: Drawer(due.period, due.sku, name) for name in moved}
+    drawn = {by[name]: _add(purse.drawn.get(by[name], ZERO), amount) for name, amount in moved.items()}
+    return Purse(grants, {**purse.drawn, **drawn})
 
 
-def _drawn(
-    grants: Iterable[Grant], gross: Decimal, currency: str, sku_type: str | None, at: datetime
-) -> Iterator[tuple[str, Decimal]]:
+def _drawn(grants: Iterable[Grant], due: Due, at: datetime) -> Iterator[tuple[str, Decimal]]:
+    gross = due.gross
     for grant in grants:
         if gross <= ZERO:
             return
-        if grant.pays_for(currency, sku_type) and grant.is_usable_at(at):
+        if grant.pays_for(due.currency, due.sku_type) and grant.is_usable_at(at):
             amount = min(gross, grant.remaining)
             gross = _subtract(gross, amount)
             yield grant.name, amount
 
 
-def _given_back(
-    grants: Sequence[Grant], gross: Decimal, currency: str, sku_type: str | None
+def _given_back(purse: Purse, due: Due) -> dict[str, Decimal]:
+    """Give what goes back to which grant: as much as this counter drew, to the grants that it drew from as far
+    as nothing borrowed has gone back there, and what was borrowed besides.
+    """
+    grants = [grant for grant in reversed(purse.grants) if grant.currency == due.currency]
+    together, own = _sums(purse, due, {grant.name for grant in grants})
+    back = max(due.gross, _subtract(due.borrowed, max(ZERO, _sum(own.values()))))
+    moved = dict(_taken(grants, back, {name: min(own[name], together[name]) for name in own}))
+    rest = _subtract(back, _sum(moved.values()))
+    left = {name: _add(amount, moved.get(name, ZERO)) for name, amount in together.items()}
+    for name, amount in _taken(grants, rest, left):
+        moved[name] = _add(moved.get(name, ZERO), amount)
+    return moved
+
+
+def _sums(purse: Purse, due: Due, names: Collection[str]) -> tuple[dict[str, Decimal], dict[str, Decimal]]:
+    """Give what all counters of the period drew, and what this one did, of these grants."""
+    together: dict[str, Decimal] = {}
+    own: dict[str, Decimal] = {}
+    for drawer, amount in purse.drawn.items():
+        if drawer.period == due.period and drawer.grant in names:
+            together[drawer.grant] = _add(together.get(drawer.grant, ZERO), amount)
+            if drawer.sku == due.sku:
+                own[drawer.grant] = amount
+    return together, own
+
+
+def _sum(amounts: Iterable[Decimal]) -> Decimal:
+    return reduce(_add, amounts, ZERO)
+
+
+def _taken(
+    grants: Iterable[Grant], gross: Decimal, drawn: Mapping[str, Decimal]
 ) -> Iterator[tuple[str, Decimal]]:
-    for grant in reversed(grants):
+    for grant in grants:
         if gross >= ZERO:
             return
-        if grant.pays_for(currency, sku_type) and grant.drawn > ZERO:
-            amount = max(gross, -grant.drawn)
+        most = min(drawn.get(grant.name, ZERO), grant.drawn)
+        if most > ZERO:
+            amount = max(gross, -most)
             gross = _subtract(gross, amount)
             yield grant.name, amount

@@ -42,6 +42,10 @@ class Carrier(msgspec.Struct, frozen=True, gc=False, kw_only=True):
             return self.MODEL.model_validate_json(body).model_dump_json().encode()
         return body
 
+    def replaced(self, **values: Any) -> Carrier:
+        """Give it with other values, as the model does."""
+        return msgspec.structs.replace(self, **values)
+
     def model_dump(self, **options: Any) -> dict[str, Any]:
         """Give the fields as the model does."""
         return self.MODEL.model_validate_json(_encode(self)).model_dump(**options)

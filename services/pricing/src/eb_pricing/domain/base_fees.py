@@ -59,7 +59,7 @@ def bring(
     if counter.version and counter.currency != priced.terms.currency:
         counter, guard, rated = adjust(counter, priced, minute, guard, cause=cause)
         charged_at = None
-    counter, guard, fees = charge_fees(counter, target.fees, made, priced, minute, guard)
+    counter, guard, fees = charge_fees(counter, target.fees, made, priced, guard)
     if charged_at is not None:
         charged_at = [*charged_at, *((one.charge.time, one.charge.amount_gross) for one in fees)]
     base = total_of(target.fees, priced.terms.currency)
@@ -72,7 +72,6 @@ def charge_fees(
     fees: Iterable[BaseFee],
     made: Collection[str],
     priced: Priced,
-    minute: datetime,
     guard: Guard | None = None,
 ) -> tuple[Counter, Guard | None, list[Rated]]:
     """Charge the fees that have no charge yet; `made` are the ids of those that have.
@@ -84,20 +83,19 @@ def charge_fees(
     for fee in fees:
         is_made = fee_id(counter.key.org_id, fee) in made
         if not is_made and fee.terms.currency == priced.terms.currency:
-            counter, guard, one = _charge_fee(counter, fee, priced, minute, guard)
+            counter, guard, one = _charge_fee(counter, fee, priced, guard)
             rated.append(one)
     return counter, guard, rated
 
 
 def _charge_fee(
-    counter: Counter, fee: BaseFee, priced: Priced, minute: datetime, guard: Guard | None
+    counter: Counter, fee: BaseFee, priced: Priced, guard: Guard | None
 ) -> tuple[Counter, Guard | None, Rated]:
     after, guard, rated = charge_for(
         counter,
         counter.sums,
         fee.amount,
         priced._replace(terms_hash=fee.terms_hash, terms=fee.terms),
-        minute,
         guard,
         charge_id=fee_id(counter.key.org_id, fee),
         time=fee.at,

@@ -138,7 +138,7 @@ def rate_all(
             if not counter.is_rated_by(priced):
                 counter, guard, adjusting = adjust(counter, priced, minute, guard)
                 rated += adjusting
-            counter, guard, charged = rate_usage(counter, record, priced, minute, guard)
+            counter, guard, charged = rate_usage(counter, record, priced, guard)
             rated.append(charged)
             if not counter.is_bounded():
                 counter, guard, count = before
@@ -151,7 +151,7 @@ def rate_all(
 
 
 def rate_usage(
-    counter: Counter, usage: UsageRecord, priced: Priced, minute: datetime, guard: Guard | None = None
+    counter: Counter, usage: UsageRecord, priced: Priced, guard: Guard | None = None
 ) -> tuple[Counter, Guard | None, Rated]:
     """Count a usage record and charge for it; its charge has the record's id.
 
@@ -164,7 +164,6 @@ def rate_usage(
         sums,
         due,
         priced,
-        minute,
         guard,
         charge_id=str(usage.usage_id),
         project_id=usage.project_id,
@@ -206,7 +205,6 @@ def rate_one_off(
         sums,
         due,
         priced,
-        minute,
         guard,
         charge_id=one_off.charge_id,
         project_id=one_off.project_id,
@@ -224,7 +222,6 @@ def charge_for(
     sums: Sums,
     due: Decimal,
     priced: Priced,
-    minute: datetime,
     guard: Guard | None,
     *,
     time: datetime,
@@ -236,14 +233,14 @@ def charge_for(
 ) -> tuple[Counter, Guard | None, Rated]:
     """Make a charge of what is due when a counter moves to `sums`: the one way for charges of every kind.
 
-    Caps cut, what is left is gross and taxed by the rate in force at `time`, credits pay a part of gross
-    (their expiry is judged at `minute`). `about` are the other members of the charge. `tax_correction` is
-    tax due besides. `base_due` is the part of what is due that base fees make.
+    Caps cut, what is left is gross and taxed by the rate in force at `time`; credit comes after
+    (`credits.pay_all`). `about` are the other members of the charge. `tax_correction` is tax due
+    besides. `base_due` is the part of what is due that base fees make.
     """
     settled = None
     if guard is not None or counter.waived:
-        guard, settled = _settle(counter, due, project_id, priced, minute, guard)
-    gross, waived, credit = settled[:3] if settled else (due, ZERO, ZERO)
+        guard, settled = _settle(counter, due, project_id, priced, guard)
+    gross, waived = settled[:2] if settled else (due, ZERO)
     tax_code, taxes, tax_due = _tax_of(counter.taxes, gross, time, priced)
     after = _moved(counter, sums, priced, taxes, waived, base_due)
     made = _made(
@@ -252,7 +249,7 @@ def charge_for(
         time=time,
         amount_gross=gross,
         waived_amount=waived,
-        credit_applied=credit,
+        credit_applied=ZERO,
         tax_amount=tax_due + tax_correction if tax_correction else tax_due,
         tax_code=tax_code,
         **about,
@@ -280,11 +277,11 @@ def _settle(
     due: Decimal,
     project_id: UUID | None,
     priced: Priced,
-    minute: datetime,
     guard: Guard | None,
 ) -> tuple[Guard | None, Settled]:
-    meets = Due(due, project_id, priced.period, counter.waived)
-    moved, settled = settle(guard or NO_GUARD, meets, priced.terms, minute)
+    terms, charged = priced.terms, counter.sums.charged + counter.base - counter.waived
+    meets = Due(due, project_id, priced.period, terms.currency, terms.sku_type, charged, counter.waived)
+    moved, settled = settle(guard or NO_GUARD, meets)
     return guard and moved, settled
 
 
@@ -325,7 +322,6 @@ def adjust(
         sums,
         due + base_due,
         priced,
-        minute,
         guard,
         tax_correction=correction,
         base_due=base_due,
@@ -373,7 +369,6 @@ def _withdraw(
         sums,
         -counter.sums.charged - counter.base,
         old,
-        minute,
         guard,
         tax_correction=-_taxed(counter.taxes),
         base_due=-counter.base,

@@ -1,19 +1,18 @@
 """What stands between an amount due and what is to be paid: budgets with caps, and prepaid credits.
 
-Every charge, of whatever kind, passes `settle` once. Rule: docs/rules/pricing.md, Guardrails.
+Every charge, of whatever kind, passes `settle` once, and `credits.pay_all` after it.
+Rule: docs/rules/pricing.md, Guardrails.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
 from uuid import UUID
 
-from eb_rating import Terms
 from eb_rating.caps import Spend, clamp, give_back_waived
-from eb_rating.credits import Draw, Grant, apply
+from eb_rating.credits import Draw, Grant
 
 ZERO = Decimal(0)
 
@@ -76,44 +75,50 @@ class Cut(NamedTuple):
 
 
 class Settled(NamedTuple):
-    """An amount due, settled: due = gross + waived, and credit pays a part of gross."""
+    """An amount due, settled: due = gross + waived, and `draws` of credit pay a part of gross.
+
+    `sku_type` says which credit may. `borrowed` (0 or negative) is the part of a negative gross that takes the
+    counter's below zero.
+    """
 
     gross: Decimal
     waived: Decimal = ZERO
-    credit: Decimal = ZERO
     cuts: tuple[Cut, ...] = ()
+    sku_type: str | None = None
+    borrowed: Decimal = ZERO
     draws: tuple[Draw, ...] = ()
 
 
 class Due(NamedTuple):
-    """An amount due, and what decides which guards it meets; `waived` was cut from its counter before."""
+    """An amount due, and what decides which guards it meets.
+
+    Of its counter `charged` (gross) was charged and `waived` was cut before.
+    """
 
     amount: Decimal
     project_id: UUID | None
     period: str
+    currency: str
+    sku_type: str | None
+    charged: Decimal
     waived: Decimal
 
 
-def settle(guard: Guard, due: Due, terms: Terms, minute: datetime) -> tuple[Guard, Settled]:
-    """Let an amount pass the project's cap, then the organisation's, then draw on credits.
+def settle(guard: Guard, due: Due) -> tuple[Guard, Settled]:
+    """Let an amount pass the project's cap, then the organisation's.
 
-    Gives the guard after, and the parts of the amount. Conserves: gross + waived = due; credit has gross's
-    sign and is never more.
+    Gives the guard after, and the parts of the amount, no credit drawn yet. Conserves: gross + waived = due.
     """
-    budgets, gross, cuts = _pass_budgets(guard.budgets, due, terms.currency)
-    grants = guard.grants
-    draws: tuple[Draw, ...] = ()
-    if grants and gross:
-        grants, draws = apply(grants, gross, terms.currency, terms.sku_type, minute)
-    credit = sum((draw.amount for draw in draws), ZERO)
-    return Guard(budgets, grants), Settled(gross, due.amount - gross, credit, cuts, draws)
+    budgets, gross, cuts = _pass_budgets(guard.budgets, due)
+    borrowed = min(ZERO, due.charged + gross) - min(ZERO, due.charged) if gross < ZERO else ZERO
+    return guard._replace(budgets=budgets), Settled(gross, due.amount - gross, cuts, due.sku_type, borrowed)
 
 
 def _pass_budgets(
-    budgets: tuple[BudgetSpend, ...], due: Due, currency: str
+    budgets: tuple[BudgetSpend, ...], due: Due
 ) -> tuple[tuple[BudgetSpend, ...], Decimal, tuple[Cut, ...]]:
     """Give the budgets after, what passes, and what the caps changed."""
-    met = list(_met(budgets, due, currency))
+    met = list(_met(budgets, due))
     if any(budgets[place].hard_cap for place in met):
         return _clamp(budgets, met, due.amount)
     gross = give_back_waived(due.waived, due.amount)
@@ -124,14 +129,14 @@ def _pass_budgets(
     return tuple(after), gross, ()
 
 
-def _met(budgets: Sequence[BudgetSpend], due: Due, currency: str) -> Iterator[int]:
+def _met(budgets: Sequence[BudgetSpend], due: Due) -> Iterator[int]:
     """Give the places of the budgets that count an amount: its project's first, then the organisation's.
 
     What belongs to no project, as an adjustment does, meets the organisation's only.
     """
     for project_id in {due.project_id: None, None: None}:
         for place, one in enumerate(budgets):
-            if (one.project_id, one.period, one.currency) == (project_id, due.period, currency):
+            if (one.project_id, one.period, one.currency) == (project_id, due.period, due.currency):
                 yield place
 
 

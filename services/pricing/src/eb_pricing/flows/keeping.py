@@ -20,6 +20,7 @@ from eb_rating.credits import Grant
 
 from .. import store
 from ..domain.counters import Counter, CounterKey, Rated
+from ..domain.credits import giving_back, pay_all
 from ..domain.guardrails import BudgetSpend, Guards
 
 MOST_IN_MESSAGE = 1000
@@ -55,7 +56,8 @@ async def lock_guards(tx: Tx, keys: Collection[CounterKey]) -> Watch:
 
 
 async def write(tx: Tx, counters: Sequence[Counter], rated: Sequence[Rated], watch: Watch) -> None:
-    """Keep counters, charges and what guards did to them, and send the charges on."""
+    """Have credit pay the charges; keep them, their counters and what guards did to them, and send them on."""
+    rated = await _paid(tx, rated, watch)
     if counters:
         await store.update_counters(tx, counters)
     if rated:
@@ -65,6 +67,15 @@ async def write(tx: Tx, counters: Sequence[Counter], rated: Sequence[Rated], wat
         await _write_guarded(tx, counters, rated, watch)
     for kind, count in Total(one.charge.kind for one in rated).items():
         CHARGES.labels(kind).inc(count)
+
+
+async def _paid(tx: Tx, rated: Sequence[Rated], watch: Watch) -> Sequence[Rated]:
+    """Have credit pay charges; one statement more where some may have to give it back."""
+    if not any(guard.grants for guard in watch.now.values()):
+        return rated
+    counters, periods = giving_back(rated, watch.now)
+    drawn = await store.list_drawn(tx, counters, periods) if counters else {}
+    return pay_all(rated, watch.now, drawn, tx.minute)
 
 
 async def _write_guarded(tx: Tx, counters: Sequence[Counter], rated: Sequence[Rated], watch: Watch) -> None:

@@ -15,11 +15,12 @@ import asyncpg
 
 from eb_kit.tx import Tx
 from eb_rating.caps import Spend
-from eb_rating.credits import Draw, Grant, in_order
+from eb_rating.credits import Draw, Drawer, Grant, in_order
 
 from ..domain.charges import KeptCharge
 from ..domain.counters import CounterKey, Rated
 from ..domain.guardrails import BudgetSpend, Cut, Guard, Guards
+from .lists import columns_of
 
 
 async def list_guarded(tx: Tx, org_ids: Collection[UUID]) -> list[UUID]:
@@ -187,6 +188,34 @@ async def update_waived(tx: Tx, waived: Mapping[CounterKey, Decimal]) -> None:
         [key.period for key in waived],
         list(waived.values()),
     )
+
+
+_DRAWN = """
+    WITH keys AS (
+        SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[]) AS k (org_id, sku, period)
+        UNION SELECT c.org_id, c.sku, c.period
+        FROM (SELECT * FROM unnest($4::uuid[], $5::text[]) AS p (org_id, period)
+              UNION SELECT org_id, period FROM unnest($1::uuid[], $3::text[]) AS k (org_id, period)
+              WHERE EXISTS (SELECT FROM cap_cut AS x WHERE (x.org_id, x.period) = (k.org_id, k.period))) AS p
+        JOIN counter AS c USING (org_id, period))
+    SELECT org_id, h.period, h.sku, d.credit_id, sum(d.amount) AS drawn
+    FROM keys JOIN charge AS h USING (org_id, sku, period) JOIN credit_draw AS d USING (charge_id, org_id)
+    WHERE h.credit_applied <> 0 GROUP BY 1, 2, 3, 4
+"""
+
+
+async def list_drawn(
+    tx: Tx, counters: Collection[CounterKey], periods: Collection[tuple[UUID, str]]
+) -> dict[UUID, dict[Drawer, Decimal]]:
+    """Give what these counters' charges drew from each credit, in all, per organisation; and what all others did
+    of these periods (organisation, period), and of those in which a cap ever cut. The credits must be locked.
+    """
+    rows = await tx.fetch(_DRAWN, *columns_of(list(counters), 3), *columns_of(list(periods), 2))
+    drawn: dict[UUID, dict[Drawer, Decimal]] = {}
+    for row in rows:
+        drawer = Drawer(row["period"], row["sku"], str(row["credit_id"]))
+        drawn.setdefault(row["org_id"], {})[drawer] = row["drawn"]
+    return drawn
 
 
 CUT_COLUMNS = (
