@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import Coroutine
 from typing import Any
 from uuid import UUID
@@ -59,20 +60,23 @@ class Model:
 
 
 def machine_of(
-    auth: AuthService, person: Person, loop: asyncio.AbstractEventLoop
+    auth: AuthService, person: Person, loop: asyncio.AbstractEventLoop, done: Counter[str]
 ) -> type[RuleBasedStateMachine]:
-    """Make the machine that asks the running service, as the Operator."""
-    operator = auth.client.auth(roles=["Operator"], user_id=UUID(person.user_id))
+    """Make the machine that asks the running service, as the Operator; it counts what it does."""
+    user_id = UUID(person.user_id)
 
     class Hierarchy(RuleBasedStateMachine):
         def __init__(self) -> None:
             super().__init__()
             self.model = Model()
+            done["examples"] += 1
 
         def wait(self, work: Coroutine[Any, Any, Any]) -> Any:
             return asyncio.run_coroutine_threadsafe(work, loop).result(30)
 
         def post(self, path: str, body: object = None) -> Answer:
+            operator = auth.client.auth(roles=["Operator"], user_id=user_id)
+            done["requests"] += 1
             answer: Answer = self.wait(auth.call("POST", path, body, **operator))
             return answer
 
@@ -147,9 +151,11 @@ def machine_of(
 @pytest.mark.asyncio(loop_scope="module")
 async def test_the_hierarchy_is_what_a_plain_model_says(shared_auth: AuthService) -> None:
     person = await shared_auth.sign_in()
-    machine = machine_of(shared_auth, person, asyncio.get_running_loop())
-    told = settings(settings.default, max_examples=EXAMPLES, stateful_step_count=STEPS)
+    done: Counter[str] = Counter()
+    machine = machine_of(shared_auth, person, asyncio.get_running_loop(), done)
+    wanted = settings(settings.default, max_examples=EXAMPLES, stateful_step_count=STEPS)
 
-    await asyncio.to_thread(run_state_machine_as_test, machine, settings=told)
+    await asyncio.to_thread(run_state_machine_as_test, machine, settings=wanted)
 
+    print(f"{done['examples']} examples of up to {STEPS} steps, {done['requests']} requests")
     await assert_exact(shared_auth)

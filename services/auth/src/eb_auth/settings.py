@@ -73,7 +73,7 @@ class Settings(ServiceSettings):
         3_600, ge=10, description="A further signing key is announced this long before its first use."
     )
     most_moved_pairs: int = Field(
-        1_000_000,
+        600_000,
         ge=1,
         description="Largest subtree moved in one step: its organisations times the levels above it, before and after.",
     )

@@ -24,7 +24,7 @@ MOST_OVERTAKEN = 3
 ENTER = f"SELECT set_config('lock_timeout', '{PATIENCE}', true), pg_advisory_xact_lock_shared({GATE})"
 ENTER_ALONE = f"SELECT set_config('lock_timeout', '{PATIENCE}', true), pg_advisory_xact_lock({GATE})"
 LAST_ID = UUID(int=2**128 - 1)
-"""Pages begin before it: a bound that is always there, on both tables, lets every page be read from an index."""
+"""Pages begin before it: a bound that is always there lets every page be read from an index."""
 
 
 async def lock_roots(tx: Tx, *org_ids: UUID) -> None:
@@ -154,23 +154,25 @@ async def _insert_parent_link(tx: Tx, org_id: UUID, parent_id: UUID | None) -> N
 
 async def list_children(tx: Tx, org_id: UUID, before: UUID | None, limit: int) -> list[Relative]:
     """Give a page of an organisation's children, newest first."""
-    rows = await tx.fetch(
-        f"SELECT {RELATIVE} FROM org_hierarchy h JOIN organization o ON o.org_id = h.descendant_org_id"
-        " WHERE h.ancestor_org_id = $1 AND h.depth = 1 AND h.descendant_org_id < $2 AND o.org_id < $2"
-        " ORDER BY h.descendant_org_id DESC LIMIT $3",
-        org_id,
-        before or LAST_ID,
-        limit,
-    )
-    return [Relative(*row) for row in rows]
+    return await _list_below(tx, "SELECT descendant_org_id, 1 AS depth", "depth = 1", org_id, before, limit)
 
 
 async def list_descendants(tx: Tx, org_id: UUID, before: UUID | None, limit: int) -> list[Relative]:
     """Give a page of all organisations below one, newest first."""
+    return await _list_below(tx, "SELECT descendant_org_id, depth", "depth > 0", org_id, before, limit)
+
+
+async def _list_below(
+    tx: Tx, pairs: str, which: str, org_id: UUID, before: UUID | None, limit: int
+) -> list[Relative]:
+    """Cut the page out of an index of the pairs, then look up its organisations."""
+    page = (
+        f"{pairs} FROM org_hierarchy WHERE ancestor_org_id = $1 AND {which} AND descendant_org_id < $2"
+        " ORDER BY descendant_org_id DESC LIMIT $3"
+    )
     rows = await tx.fetch(
-        f"SELECT {RELATIVE} FROM org_hierarchy h JOIN organization o ON o.org_id = h.descendant_org_id"
-        " WHERE h.ancestor_org_id = $1 AND h.depth > 0 AND h.descendant_org_id < $2 AND o.org_id < $2"
-        " ORDER BY h.descendant_org_id DESC LIMIT $3",
+        f"SELECT {RELATIVE} FROM ({page}) h JOIN organization o ON o.org_id = h.descendant_org_id"
+        " ORDER BY h.descendant_org_id DESC",
         org_id,
         before or LAST_ID,
         limit,
