@@ -15,6 +15,8 @@ from eb_tools.client import Json, wait_for
 from eb_tools.invariants import broken, totals
 from eb_tools.world import Member, World
 
+from .doors import all_work
+
 EVENTS = 50_000
 BATCH = 100
 VICTIMS = (
@@ -95,6 +97,7 @@ async def test_kill_9_of_every_process_in_turn_loses_and_doubles_nothing(stack: 
 
 @pytest.mark.timeout(180)
 async def test_a_broker_hung_for_30_s_is_survived_without_help(stack: Any, world: World) -> None:
+    await all_work(world)
     member, skus, _ = await billed_org(world, "Chaos Hang")
     events = usage_of(member, skus, 3_000)
     sending = asyncio.create_task(flow(world, member, events, lasting_s=40))

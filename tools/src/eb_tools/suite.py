@@ -8,7 +8,10 @@ import sys
 from eb_tools.paths import repository
 from eb_tools.stack import Stack
 
-EVERYTHING = ("libs", "services", "tools", "migrations", "tests/integration", "tests/chaos/test_smoke.py")
+EVERYTHING = (
+    "libs", "services", "tools", "migrations", "tests/integration", "tests/chaos/test_smoke.py",
+    "tests/chaos/test_outage.py",
+)  # fmt: skip
 
 MOST_WORKERS = 4
 
