@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 
+import asyncpg
 from alembic import context
 from sqlalchemy import MetaData
 from sqlalchemy.engine import Connection
@@ -20,18 +21,18 @@ from kit_tables import PARTITION_NAMES, SCHEMAS
 MIGRATION_LOCK = 7_205_209_202_509_200
 
 
+DIALECT = "postgresql+asyncpg://"
+
+
 def database_url() -> str:
-    """Give the owner's DSN with the driver that SQLAlchemy is to use."""
-    url = context.config.attributes.get("database_url") or os.environ.get(
-        "DATABASE_URL", "postgresql://localhost/eb"
-    )
-    _, _, rest = url.partition("://")
-    return f"postgresql+asyncpg://{rest}"
+    """Give the owner's DSN."""
+    given: str | None = context.config.attributes.get("database_url")
+    return given or os.environ.get("DATABASE_URL", "postgresql://localhost/eb")
 
 
 def run_offline() -> None:
     """Write the SQL of the asked revisions to stdout."""
-    context.configure(url=database_url(), literal_binds=True, transaction_per_migration=False)
+    context.configure(url=DIALECT, literal_binds=True, transaction_per_migration=False)
     with context.begin_transaction():
         context.run_migrations()
 
@@ -57,8 +58,13 @@ def run_on(connection: Connection) -> None:
 
 
 async def run_online() -> None:
-    """Connect, hold the migration lock on a connection of its own, and run."""
-    engine = create_async_engine(database_url(), poolclass=NullPool)
+    """Connect, hold the migration lock on a connection of its own, and run.
+
+    asyncpg reads the DSN itself: SQLAlchemy would not take `sslmode`.
+    """
+    engine = create_async_engine(
+        DIALECT, async_creator=lambda: asyncpg.connect(database_url()), poolclass=NullPool
+    )
     try:
         async with engine.connect() as guard, engine.connect() as connection:
             await guard.exec_driver_sql(f"SELECT pg_advisory_lock({MIGRATION_LOCK})")

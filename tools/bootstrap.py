@@ -121,7 +121,8 @@ def works() -> bool:
 
 def install_third_party(kind: str) -> None:
     """Install the packages of requirements-<kind>.txt at the versions of constraints.txt; dev holds run too."""
-    files = [os.path.join(ROOT, name) for name in ("requirements-run.txt", "constraints.txt")]
+    needed = ("requirements-run.txt", "constraints.txt", "requirements-ops.txt", "requirements-services.txt")
+    files = [os.path.join(ROOT, name) for name in needed]
     wanted = os.path.join(ROOT, "requirements-%s.txt" % kind)
     value = digest(files + [wanted])
     if is_stamped("eb-" + kind, value):

@@ -14,7 +14,7 @@ import yaml
 from eb_kit.settings import load
 from eb_tools import manifests, network
 from eb_tools.names import NAMES, schema_of
-from eb_tools.prepare import read_passwords
+from eb_tools.prepare import must_speak_tls, read_passwords
 from eb_tools.trouble import Trouble
 
 COMPOSE = Path(__file__).parents[2] / "deploy" / "compose.yml"
@@ -48,6 +48,23 @@ def test_compose_prepares_every_service() -> None:
     told = compose()["prepare"]["environment"]["EB_SERVICE_PASSWORDS"]
 
     assert set(read_passwords(told)) == set(NAMES)
+
+
+def test_what_prepares_compose_may_speak_plainly_on_its_one_machine() -> None:
+    must_speak_tls(compose()["prepare"]["environment"])
+
+
+def test_preparing_speaks_tls_or_says_why_not() -> None:
+    told = {
+        "DATABASE_URL": "postgresql://o@db/eb?sslmode=verify-full",
+        "RABBITMQ_ADMIN_URL": "https://admin@mq:15671",
+    }
+    must_speak_tls(told)
+
+    for plain in ({"DATABASE_URL": "postgresql://o@db/eb"}, {"RABBITMQ_ADMIN_URL": "http://admin@mq:15672"}):
+        with pytest.raises(Trouble, match=next(iter(plain))):
+            must_speak_tls(told | plain)
+        must_speak_tls(told | plain | {"EB_NETWORK_ENCRYPTS": "true"})
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", json.dumps(dict.fromkeys([*NAMES, "other"], "x"))])

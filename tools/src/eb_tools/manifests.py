@@ -22,7 +22,7 @@ from eb_tools.paths import repository
 
 K8S = repository() / "deploy" / "k8s"
 GATEWAY = repository() / "deploy" / "gateway"
-IMAGE = "event-builder"
+IMAGE, OPS_IMAGE = "event-builder", "event-builder-ops"
 HAPROXY = "haproxy:3.2"
 """The oldest branch that answers in our words what never became a request."""
 VERSION = "0.1.0"
@@ -255,9 +255,12 @@ def prepare_job() -> Manifest:
     """Write the job of a release: migrations, passwords of the roles, topology of the broker."""
     container = {
         "name": "prepare",
-        "image": IMAGE,
+        "image": OPS_IMAGE,
         "args": ["python", "-m", "eb_tools.prepare"],
-        "envFrom": [{"secretRef": {"name": "prepare-secrets"}}],
+        "envFrom": [
+            {"configMapRef": {"name": "event-builder"}},
+            {"secretRef": {"name": "prepare-secrets"}},
+        ],
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "256Mi"}},
         **_locked_down(),
     }
@@ -335,7 +338,7 @@ def files() -> dict[str, str]:
         "kind": "Kustomization",
         "namespace": "event-builder",
         "resources": sorted(made),
-        "images": [{"name": IMAGE, "newTag": VERSION}],
+        "images": [{"name": name, "newTag": VERSION} for name in (IMAGE, OPS_IMAGE)],
     }
     base = {f"base/{name}": _text(manifests) for name, manifests in made.items()}
     return base | {"base/kustomization.yaml": _text([kustomization])} | components()

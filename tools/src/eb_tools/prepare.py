@@ -1,8 +1,9 @@
 """Bring a database and a broker to what the services expect: migrations, the roles' passwords, the topology.
 
 `python -m eb_tools.prepare` reads DATABASE_URL (the owner's), RABBITMQ_ADMIN_URL, EB_AMQP_VHOST and
-EB_SERVICE_PASSWORDS (JSON: service name to password, for its database role and its broker user alike).
-It may run again at any time; the local stack, compose and Kubernetes do so at each start.
+EB_SERVICE_PASSWORDS (JSON: service name to password, for its database role and its broker user alike). Both
+addresses are to speak TLS, unless EB_NETWORK_ENCRYPTS=true, as for the services. It may run again at any time;
+compose and Kubernetes do so at each start.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from urllib.parse import urlsplit
 
 import asyncpg
 
 from eb_kit import topology
+from eb_kit.settings import is_verified
 from eb_tools import migrate
 from eb_tools.names import NAMES, role_of
 from eb_tools.trouble import Trouble
@@ -43,6 +46,16 @@ def read_passwords(text: str) -> dict[str, str]:
     return passwords
 
 
+def must_speak_tls(environ: Mapping[str, str]) -> None:
+    """Raise Trouble where the owner's or the broker administrator's password would travel openly."""
+    if environ.get("EB_NETWORK_ENCRYPTS", "").lower() == "true":
+        return
+    if not is_verified(environ["DATABASE_URL"]):
+        raise Trouble("DATABASE_URL must say sslmode=verify-full, unless EB_NETWORK_ENCRYPTS=true.")
+    if urlsplit(environ["RABBITMQ_ADMIN_URL"]).scheme != "https":
+        raise Trouble("RABBITMQ_ADMIN_URL must begin with https:, unless EB_NETWORK_ENCRYPTS=true.")
+
+
 async def prepare(owner_dsn: str, admin_url: str, vhost: str, passwords: Mapping[str, str]) -> None:
     """Set passwords and topology on a migrated database and a broker."""
     await set_role_passwords(owner_dsn, passwords)
@@ -58,6 +71,7 @@ def main() -> int:
         print(f"{missing[0]} must be set", file=sys.stderr)
         return 1
     try:
+        must_speak_tls(os.environ)
         passwords = read_passwords(os.environ["EB_SERVICE_PASSWORDS"])
         migrate.migrate("upgrade", migrate.HEAD)
         vhost = os.environ.get("EB_AMQP_VHOST", "/")

@@ -1,12 +1,14 @@
 """The software bill of materials: every pinned package as CycloneDX JSON. `make sbom` writes sbom.json.
 
-What belongs to a run of the platform is `required`; what only tests and checks need is `excluded` from it.
+What the services' image holds is `required`, what the operators' image and local runs hold beside is `optional`, and
+what only tests and checks need is `excluded`.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
@@ -21,7 +23,8 @@ from eb_tools.paths import repository
 
 ROOT = repository()
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)$", re.MULTILINE)
-NAME = re.compile(r"^([A-Za-z0-9._-]+)", re.MULTILINE)
+NAME = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)", re.MULTILINE)
+INCLUDED = re.compile(r"^-r (\S+)$", re.MULTILINE)
 
 
 def pins() -> dict[str, str]:
@@ -30,11 +33,9 @@ def pins() -> dict[str, str]:
     return {canonicalize_name(name): version for name, version in found}
 
 
-def needed_to_run() -> set[str]:
-    """Name what requirements-run.txt brings in, directly or not, as installed here."""
-    waiting: list[str] = [
-        canonicalize_name(name) for name in NAME.findall((ROOT / "requirements-run.txt").read_text())
-    ]
+def brought_in_by(file: str) -> set[str]:
+    """Name what a file of requirements brings in, directly, by a file that it names or not, as installed here."""
+    waiting = list(_named_in(file))
     found: set[str] = set()
     while waiting:
         name = waiting.pop()
@@ -42,6 +43,13 @@ def needed_to_run() -> set[str]:
             found.add(name)
             waiting += _requirements_of(name)
     return found
+
+
+def _named_in(file: str) -> Iterator[str]:
+    text = (ROOT / file).read_text()
+    yield from (canonicalize_name(name) for name in NAME.findall(text))
+    for other in INCLUDED.findall(text):
+        yield from _named_in(other)
 
 
 def _requirements_of(name: str) -> list[str]:
@@ -56,16 +64,22 @@ def _requirements_of(name: str) -> list[str]:
     ]
 
 
+def _scope(is_of_services: bool, is_of_a_run: bool) -> ComponentScope:
+    if is_of_services:
+        return ComponentScope.REQUIRED
+    return ComponentScope.OPTIONAL if is_of_a_run else ComponentScope.EXCLUDED
+
+
 def bill() -> Bom:
     """Make the bill."""
-    run = needed_to_run()
+    services, run = brought_in_by("requirements-services.txt"), brought_in_by("requirements-run.txt")
     components = [
         Component(
             name=name,
             version=version,
             type=ComponentType.LIBRARY,
             purl=PackageURL("pypi", name=name, version=version),
-            scope=ComponentScope.REQUIRED if name in run else ComponentScope.EXCLUDED,
+            scope=_scope(name in services, name in run),
         )
         for name, version in sorted(pins().items())
     ]
