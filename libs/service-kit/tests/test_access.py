@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import logging
@@ -302,6 +303,10 @@ def reading_service() -> Service:
     @routes.get("/pricing/charges")
     async def read(request: web.Request) -> web.Response:
         """Read as the row `charge_readers` says."""
+        if "inside" in request.query:
+            async with begin(request):
+                await asyncio.sleep(0.05)
+                await reach(request, UUID(request.query["org_id"]))
         await reach(request, UUID(request.query["org_id"]))
         return ok({"actor": caller(request).actor})
 
@@ -332,6 +337,18 @@ async def test_an_assist_session_reads_where_its_row_says_and_nothing_else(reade
     ] == 404
     assert (await ask(readers, f"{READERS}?org_id={org}", helper.token(act={})))[0] == 401
     assert (await ask(readers, f"{READERS}?org_id={org}", helper.token(assist={})))[0] == 401
+
+
+async def test_many_who_look_at_what_is_hidden_inside_of_a_transaction_do_not_wait_for_each_other(
+    readers: Client,
+) -> None:
+    org, other = await readers.org(), await readers.org()
+    token, path = readers.token(roles=["Admin"], org_id=org), f"{READERS}?org_id={other}&inside=1"
+    connections = readers.context.settings.pool_size
+    started = time.monotonic()
+    answers = await asyncio.gather(*(ask(readers, path, token) for _ in range(3 * connections)))
+    assert {status for status, _ in answers} == {404}
+    assert time.monotonic() - started < 2
 
 
 async def test_money_and_staff_are_out_of_an_assist_sessions_reach(door: Client) -> None:

@@ -143,6 +143,10 @@ class Caller:
 
 CALLER: web.RequestKey[Caller] = web.RequestKey("eb_caller", Caller)
 HAS_LOOKED: web.RequestKey[bool] = web.RequestKey("eb_has_looked", bool)
+CONNECTION: web.RequestKey[Any] = web.RequestKey("eb_connection", object)
+"""The connection of the request's open transaction: what is looked up meanwhile goes over it. Were it a second one, as
+many requests as the pool has connections would wait for each other.
+"""
 NOBODYS = UUID(int=0)
 
 
@@ -375,7 +379,8 @@ async def _roles_elsewhere(request: web.Request, org_id: UUID) -> frozenset[str]
     who = caller(request)
     if who.kind != "user" or who.user_id is None:
         return frozenset()
-    return await request.app[CONTEXT].directory.roles_of(who.user_id, org_id)
+    directory = request.app[CONTEXT].directory
+    return await directory.roles_of(who.user_id, org_id, request.get(CONNECTION))
 
 
 async def take_as_long(request: web.Request) -> None:
@@ -395,5 +400,5 @@ async def names_anywhere_in(request: web.Request, org_id: UUID, connection: Any 
     who = caller(request)
     names = who.names_in(org_id, directory)
     if who.kind == "user" and who.user_id is not None and names.isdisjoint(PLATFORM_ROLES):
-        names |= await directory.roles_of(who.user_id, org_id, connection)
+        names |= await directory.roles_of(who.user_id, org_id, connection or request.get(CONNECTION))
     return names

@@ -143,7 +143,7 @@ async def begin(request: web.Request) -> AsyncIterator[Tx]:
 
     Raises idempotency.Replayed with the stored answer when the same request was answered before.
     """
-    from .access import caller_or_none
+    from .access import CONNECTION, caller_or_none
     from .service import CONTEXT
 
     context = request.app[CONTEXT]
@@ -151,4 +151,8 @@ async def begin(request: web.Request) -> AsyncIterator[Tx]:
     actor = caller.actor if caller else f"system:{context.service_name}"
     async with open_tx(context, actor, caller=caller, readonly=request.method == "GET") as tx:
         tx.replay = await idempotency.claim(tx, request)
-        yield tx
+        request[CONNECTION] = tx.connection
+        try:
+            yield tx
+        finally:
+            del request[CONNECTION]
