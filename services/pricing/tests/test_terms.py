@@ -8,9 +8,12 @@ import random
 from datetime import UTC, datetime
 from decimal import Decimal
 
+import pytest
+
 from eb_contracts.base import EntityFact
 from eb_contracts.catalog import SkuChanged
 from eb_contracts.metering import UsageRecord
+from eb_pricing import jobs
 
 from .factories import AT, GRADUATED, assigned, org_terms, retail_terms, terms, usage
 from .world import NOTHING_BROKEN, World, total
@@ -49,6 +52,20 @@ async def test_why_usage_waits_is_said(shared_world: World) -> None:
 
     assert sorted(await shared_world.unrated(org_id)) == ["no_terms", "unknown_sku"]
     assert await shared_world.unrated(other) == ["terms_missing"]
+
+
+async def test_how_long_the_oldest_usage_waits_is_measured(world: World) -> None:
+    await world.run(jobs.measure_waiting)
+    assert jobs.WAITING_AGE._value.get() == 0
+
+    org_id = await world.org()
+    await world.deliver(usage(org_id, "1", sku="mail"))
+    world.set_clock("2026-11-05T01:00:30Z")
+    await world.deliver(usage(await world.org(), "1", sku="mail"), usage(org_id, "1", sku="mail"))
+    await world.run(jobs.measure_waiting)
+
+    assert jobs.WAITING._value.get() == 3
+    assert jobs.WAITING_AGE._value.get() == pytest.approx(3600, abs=60)
 
 
 async def test_facts_and_usage_in_any_order_end_in_the_same_charge(shared_world: World) -> None:

@@ -18,8 +18,10 @@ from .flows import guards, periods, rating, rerating
 jobs = Jobs()
 
 WAITING = Gauge("eb_pricing_unrated_usage", "Usage records that wait for terms; counted up to 10,000.")
-
-
+WAITING_AGE = Gauge(
+    "eb_pricing_oldest_unrated_seconds",
+    "How long the oldest usage record waits for terms; looked for in 1,000 organisations.",
+)
 CLOSED = Counter("eb_pricing_periods_closed_total", "Billing periods closed and settled.")
 OVERDUE = Gauge(
     "eb_pricing_overdue_closes",
@@ -59,8 +61,10 @@ async def _rate_parked(tx: Tx, parked: Mapping[UUID, Sequence[UsageRecord]]) -> 
 
 @jobs.every(seconds=15)
 async def measure_waiting(tx: Tx) -> int:
-    """Keep the gauge of usage that waits, for alerts; takes nothing."""
+    """Keep the gauges of usage that waits, for alerts; takes nothing."""
     WAITING.set(await store.count_unrated(tx, 10_000))
+    oldest = await store.find_oldest_unrated(tx, 1_000)
+    WAITING_AGE.set((tx.now - oldest).total_seconds() if oldest else 0)
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
 from uuid import UUID
 
 from eb_contracts.metering import UsageRecord
@@ -56,6 +57,23 @@ async def count_unrated(tx: Tx, limit: int) -> int:
         "SELECT count(*) FROM (SELECT 1 FROM unrated_usage LIMIT $1) AS waiting", limit
     )
     return count
+
+
+async def find_oldest_unrated(tx: Tx, orgs: int) -> datetime | None:
+    """Find since when the oldest parked usage waits, in the first `orgs` organisations that have any.
+
+    Each one's first by id is its oldest: a step of the index for each, however much of it waits.
+    """
+    oldest: datetime | None = await tx.fetchval(
+        "WITH RECURSIVE first AS ("
+        " (SELECT org_id, parked_at FROM unrated_usage ORDER BY org_id, usage_id LIMIT 1)"
+        " UNION ALL SELECT n.org_id, n.parked_at FROM first AS f CROSS JOIN LATERAL ("
+        "  SELECT org_id, parked_at FROM unrated_usage AS u WHERE u.org_id > f.org_id"
+        "  ORDER BY org_id, usage_id LIMIT 1) AS n)"
+        " SELECT min(parked_at) FROM (SELECT parked_at FROM first LIMIT $1) AS firsts",
+        orgs,
+    )
+    return oldest
 
 
 async def insert_awaited_once(tx: Tx, awaited: Collection[tuple[str, UUID]]) -> None:
