@@ -15,6 +15,13 @@ CYCLE = "no organisation stands above itself, none deeper than ten"
 ORPHAN = "each organisation has itself at depth 0 and one root"
 HISTORY = "the newest parent link is the parent"
 FACT = "what services know of a parent is the parent"
+ELEVEN_EDGES = """
+    INSERT INTO auth.organization
+        (org_id, legal_name, org_slug, billing_email, default_timezone, created_at, parent_org_id)
+    SELECT lpad(n::text, 32, '0')::uuid, 'Deep', 'deep-' || n, 'b@example.org', 'UTC', '2026-01-01Z',
+        CASE WHEN n > 1 THEN lpad((n - 1)::text, 32, '0')::uuid END
+    FROM generate_series(1, 12) AS n
+"""
 HARMS = {
     "UPDATE auth.organization SET parent_org_id = NULL WHERE org_slug = 'leaf'": PARENT,
     "DELETE FROM auth.org_hierarchy WHERE depth = 1": PARENT,
@@ -24,6 +31,10 @@ HARMS = {
     " WHERE depth = 2": CLOSURE,
     "UPDATE auth.organization SET parent_org_id = (SELECT org_id FROM auth.organization WHERE org_slug = 'leaf')"
     " WHERE org_slug = 'top'": CYCLE,
+    ELEVEN_EDGES: CYCLE,
+    "INSERT INTO auth.org_hierarchy VALUES (gen_random_uuid(), (SELECT org_id FROM auth.organization"
+    " WHERE org_slug = 'top'), 1)": CLOSURE,
+    "INSERT INTO auth.org_hierarchy SELECT id, id, 0 FROM (SELECT gen_random_uuid() AS id) AS nobody": CLOSURE,
     "DELETE FROM auth.org_hierarchy WHERE depth = 0": ORPHAN,
     "UPDATE auth.organization SET parent_org_id = (SELECT org_id FROM auth.organization WHERE org_slug = 'mid')"
     " WHERE parent_org_id IS NULL AND org_slug <> 'mid'": ORPHAN,
