@@ -88,10 +88,10 @@ async def test_the_age_is_asked_for_each_time_and_somebody_has_to_choose(browser
     assert browser.provider.signed_in_at > time.time() - 30, "the provider asked again"
 
 
-@pytest.mark.parametrize("max_age", ["-1", "x", "1.5", str(91 * DAY), ""])
-async def test_an_age_that_is_none_is_refused(browser: Browser, max_age: str) -> None:
-    refused = await browser.auth.call("GET", f"/auth/oidc/acme/start?max_age={max_age}")
-    assert (refused.status, refused.body["code"]) == (400, "parameter_invalid")
+async def test_an_age_that_is_none_is_refused(browser: Browser) -> None:
+    for max_age in ("-1", "x", "1.5", str(91 * DAY), ""):
+        refused = await browser.auth.call("GET", f"/auth/oidc/acme/start?max_age={max_age}")
+        assert (refused.status, refused.body["code"]) == (400, "parameter_invalid"), max_age
 
 
 async def test_settings_say_what_the_provider_is_to_ask_for(fresh_db: ClonedDatabase, tmp_path: Path) -> None:
@@ -132,18 +132,24 @@ async def test_a_provider_that_ignores_the_age_is_refused(browser: Browser) -> N
     )
 
 
-@pytest.mark.parametrize(
-    "lie",
-    [3_600.0 + 1e9, "soon", "1700000000", True, [], {}, -1, 0, 10**400, float("nan"), float("inf"), None],
-    ids=str,
-)
-async def test_a_time_that_can_not_be_is_refused(browser: Browser, lie: object) -> None:
-    def change(claims: dict[str, Any]) -> None:
-        claims["auth_time"] = lie
-
-    browser.provider.change = change
-    refused = await browser.sign_in(f"?max_age={HOUR}")
-    assert (refused.status, refused.body["code"]) == (401, "oidc_refused")
+async def test_a_time_that_can_not_be_is_refused(browser: Browser) -> None:
+    for lie in (
+        9e9,
+        "soon",
+        str(time.time()),
+        True,
+        [],
+        {},
+        -1,
+        0,
+        10**400,
+        float("nan"),
+        float("inf"),
+        None,
+    ):
+        browser.provider.change = lambda claims, lie=lie: claims.update(auth_time=lie)  # type: ignore[misc]
+        refused = await browser.sign_in(f"?max_age={HOUR}")
+        assert (refused.status, refused.body["code"]) == (401, "oidc_refused"), lie
 
 
 async def test_a_providers_clock_may_be_a_minute_off_and_buys_nothing(browser: Browser) -> None:
@@ -190,16 +196,17 @@ async def test_the_list_of_sessions_shows_how_each_began(browser: Browser) -> No
     assert by_provider["signed_in_at"] is not None
 
 
-@pytest.mark.parametrize(
-    ("acr", "amr"),
-    [(1, "mfa"), (["gold"], {"mfa": 1}), ("a" * 201, [1, None, "b" * 201, "x\0y", ""]), ("", ["\n"] * 50)],
-    ids=range(4),
-)
-async def test_strength_in_another_form_counts_as_none(browser: Browser, acr: object, amr: object) -> None:
-    browser.provider.acr, browser.provider.amr = acr, amr
-    signed_in = person(browser, await browser.sign_in())
-    [session] = (await signed_in.call("GET", "/auth/sessions")).body["items"]
-    assert (session["acr"], session["amr"]) == (None, [])
+async def test_strength_in_another_form_counts_as_none(browser: Browser) -> None:
+    for acr, amr in (
+        (1, "mfa"),
+        (["gold"], {"mfa": 1}),
+        ("a" * 201, [1, None, "b" * 201, "x\0y", ""]),
+        ("", ["\n"] * 50),
+    ):
+        browser.provider.acr, browser.provider.amr = acr, amr
+        signed_in = person(browser, await browser.sign_in())
+        newest = (await signed_in.call("GET", "/auth/sessions")).body["items"][0]
+        assert (newest["acr"], newest["amr"]) == (None, []), (acr, amr)
 
 
 STRICT = {"EB_STAFF_SECOND_FACTOR": "true"}
