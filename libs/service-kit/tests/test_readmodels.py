@@ -183,3 +183,22 @@ async def test_keeping_gives_exactly_the_newer_facts(fresh_db: ClonedDatabase, f
             assert again == [other]
             known = await readmodels.bodies(tx, "org", [str(org_id), str(new_id())])
         assert list(known) == [str(org_id)]
+
+
+async def test_a_move_that_comes_late_undoes_no_newer_one(fresh_db: ClonedDatabase, fresh_bus: str) -> None:
+    parents, moved, last = [org() for _ in range(4)], new_id(), org()
+    moves = [
+        org(version, moved).model_copy(update={"parent_org_id": parent.org_id})
+        for version, parent in enumerate(parents, start=1)
+    ]
+    async with consuming(service("catalog", Handlers()), fresh_db, fresh_bus) as client:
+        directory = client.context.directory
+        for fact in (*parents, moves[0], moves[3], moves[1], moves[2], moves[0], last):
+            await client.context.bus.publish_now([client.context.bus.wrap(fact)], timeout_s=5)
+
+        async def all_came() -> bool:
+            return len(await rows(client)) == 6 and directory.org(last.org_id) is not None
+
+        await until(all_came)
+        assert [each.org_id for each in directory.ancestors(moved)] == [moved, parents[3].org_id]
+        assert not directory.is_ancestor_or_self(parents[2].org_id, moved)
