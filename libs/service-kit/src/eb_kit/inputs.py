@@ -126,7 +126,13 @@ def _exactly_member(key: str, value: Any) -> Any:
 class Input(BaseModel):
     """A body, a query or a part of one. Unknown members are refused; PATCH reads `model_fields_set`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True
+    )
+
+    def __repr_args__(self) -> list[tuple[str | None, Any]]:
+        """Show no values: they are what somebody sent, addresses and codes among them."""
+        return []
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -138,6 +144,10 @@ class View(BaseModel):
     """An answer. Money fields are `str` made by eb_contracts.money; instants and decimals stay typed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def __repr_args__(self) -> list[tuple[str | None, Any]]:
+        """Show no values: tokens are answers, too."""
+        return []
 
 
 @dataclass(frozen=True)

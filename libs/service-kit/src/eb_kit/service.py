@@ -21,7 +21,7 @@ import uvloop
 from aiohttp import web
 from pydantic import ValidationError
 
-from . import failpoints, telemetry
+from . import cores, failpoints, telemetry
 from .clock import Clock
 from .db import WEATHER, open_pool
 from .directory import Directory
@@ -259,6 +259,8 @@ def main(service: Service) -> None:
     if not doors <= DOORS:
         parser.error(f"--doors takes {', '.join(sorted(DOORS))}")
     settings = load(service.settings, os.environ)
+    if settings.eb_env == "production":
+        cores.leave_none()
     telemetry.start_logging(service.name, settings.log_level)
     telemetry.start_exporting(service.name, settings.otlp_endpoint)
     uvloop.run(_serve(service, settings, doors, SettingsFiles(service.settings, os.environ)))

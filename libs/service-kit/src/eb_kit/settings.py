@@ -47,7 +47,7 @@ SecretLines = Annotated[tuple[str, ...], BeforeValidator(_secret_lines)]
 class ServiceSettings(BaseModel):
     """What every service is told; services add their own fields."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, hide_input_in_errors=True)
 
     eb_env: Literal["local", "production"] = Field(
         "production",
@@ -114,6 +114,10 @@ class ServiceSettings(BaseModel):
     failpoints_dir: Path | None = Field(
         None, description="Local runs: folder with a file per service and step. Refused in production."
     )
+
+    def __repr_args__(self) -> list[tuple[str | None, Any]]:
+        """Show no values: they hold secrets, and whatever logs its settings would log those."""
+        return [("eb_env", self.eb_env)]
 
     @property
     def has_limits(self) -> bool:

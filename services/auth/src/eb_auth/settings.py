@@ -26,7 +26,7 @@ class OidcProvider(BaseModel):
 
     issuer: str = Field(min_length=8)
     client_id: str = Field(min_length=1)
-    client_secret: str | None = None
+    client_secret: str | None = Field(None, repr=False)
     trusted_domains: tuple[str, ...] = ()
     prompt: tuple[Literal["login", "consent", "select_account"], ...] = ("select_account",)
     acr_values: tuple[str, ...] = ()

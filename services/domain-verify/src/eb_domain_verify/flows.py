@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -39,7 +39,7 @@ class Assertion:
     """What a trusted mail processor says of a mail that it has judged itself."""
 
     processor: str
-    token: str
+    token: str = field(repr=False)
     from_domain: str
     dkim_pass: bool
     spf_pass: bool

@@ -45,6 +45,9 @@ class Attempt(NamedTuple):
     max_age_s: int
     is_strict: bool
 
+    def __repr__(self) -> str:
+        return f"Attempt({self.provider!r})"
+
 
 @dataclass(frozen=True, slots=True)
 class Discovered:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import UUID
 
@@ -37,9 +37,9 @@ class Offered:
     """What comes with a sign-in by code: the challenge that its verifier gives (empty: none came) and the refresh
     token of the session that it replaces, if any."""
 
-    code: str
+    code: str = field(repr=False)
     challenge: str = ""
-    replaced_token: str | None = None
+    replaced_token: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,8 @@ class Issued:
 
     session_id: UUID
     user_id: UUID
-    refresh_token: str
-    access_token: str
+    refresh_token: str = field(repr=False)
+    access_token: str = field(repr=False)
 
 
 async def send_code(tx: Tx, email: str, challenge: str = "") -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -42,7 +42,7 @@ class ClaimRecord:
 
     claim: Claim
     send_to: str
-    dns_token: str
+    dns_token: str = field(repr=False)
     last_attempt: dict[str, Any] | None
 
 
