@@ -170,16 +170,18 @@ async def test_a_dead_letter_is_replayed_once_its_reason_is_gone(
     fresh_db: ClonedDatabase, fresh_bus: str
 ) -> None:
     async with metering(fresh_db, fresh_bus) as world:
-        await world.send([world.event(quantity="-1")])
+        event = world.event(quantity="-1")
+        await world.send([event])
         letter_id = await world.fetchval("SELECT dead_letter_id FROM dead_letter")
         headers = world.client.auth(roles=["Admin"], org_id=world.org_id)
         url = world.client.url("/metering/dead-letters:replay")
 
         async with world.client.http.post(url, json={"ids": [str(letter_id)]}, headers=headers) as answer:
             assert (answer.status, await answer.json()) == (202, {"replayed": 0, "still_bad": 1})
-        await world.fetchval(
-            "UPDATE dead_letter SET event = jsonb_set(event, '{quantity}', '\"2\"') RETURNING 1"
-        )
+        corrected = {"event": {**event, "quantity": "2"}}
+        path = f"/metering/dead-letters/{letter_id}"
+        status, _ = await world.staff("PATCH", path, corrected, "Admin", org_id=world.org_id)
+        assert status == 200
         async with world.client.http.post(
             url, json={"filter": {"org_id": str(world.org_id)}}, headers=headers
         ) as answer:
