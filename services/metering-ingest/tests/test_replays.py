@@ -13,7 +13,8 @@ import pytest
 
 from eb_contracts.ids import new_id
 from eb_kit.testing_db import ClonedDatabase
-from eb_metering_ingest import flows, jobs
+from eb_metering_ingest import flows
+from eb_metering_ingest.jobs import months
 from eb_metering_ingest.store import events, replays
 
 from .test_voids import void
@@ -169,13 +170,13 @@ async def test_months_are_only_dropped_past_their_retention(fresh_db: ClonedData
         await blocker.fetch("SELECT 1 FROM metering_event LIMIT 1")
         async with context.begin("system:test") as tx:
             async with asyncio.timeout(2):
-                assert await jobs.drop_old_months(tx) == 0
+                assert await months.drop_old_months(tx) == 0
         await transaction.rollback()
         await context.pool.release(blocker)
         dropped = 0
         while True:
             async with context.begin("system:test") as tx:
-                if not await jobs.drop_old_months(tx):
+                if not await months.drop_old_months(tx):
                     break
             dropped += 1
         assert dropped == 3

@@ -1,37 +1,25 @@
-"""Clock doors: events that waited for their project, replays, months that come and leave."""
+"""Clock doors of reconciliation: providers' logs are cleared away, compared with what was metered, and filled.
+
+Rule: docs/rules/metering.md, Reconciliation.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import structlog
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter
 
 from eb_contracts.ids import new_id
-from eb_contracts.metering import DriftFound, UsageAlertRaised
-from eb_kit.jobs import Jobs
+from eb_contracts.metering import DriftFound
 from eb_kit.telemetry import current_trace
 from eb_kit.tx import Tx
 
-from . import flows
-from .api.judging import LETTERS_AT_ONCE, judged
-from .domain.alerts import (
-    HOUR,
-    LONGEST,
-    STOP_HOURS,
-    WEEK,
-    Finding,
-    Rule,
-    floor_hour,
-    hours_needed,
-    is_highest,
-    judge,
-    next_hour,
-)
-from .domain.reconciling import (
+from .. import flows
+from ..domain.reconciling import (
     Drift,
     Message,
     Metered,
@@ -46,14 +34,11 @@ from .domain.reconciling import (
     missing,
     span_of,
 )
-from .domain.recording import Received
-from .domain.retention import months_before
-from .store import alerts, events, letters, provider_logs, reconciliations, replays
+from ..domain.recording import Received
+from ..store import provider_logs, reconciliations
+from .doors import jobs
 
 log = structlog.get_logger(__name__)
-
-log = structlog.get_logger(__name__)
-jobs = Jobs()
 
 WESTERNMOST = timedelta(hours=12)
 """What is over there is over everywhere."""
@@ -62,102 +47,18 @@ AROUND = timedelta(days=35)
 SLICES_AT_ONCE = 2_000
 ANNOUNCE_AT_ONCE = 200
 CLEAR_AT_ONCE = 10_000
-FORGET_AT_ONCE = 100
-LOOK_AT_ONCE = 10_000
+GIVE_UP_AT_ONCE = 100
 DRIFTS = Counter(
     "eb_metering_drift_messages_total", "Messages that differ from what was metered, by kind.", ["kind"]
 )
 OVER = Counter("eb_metering_drift_alerts_total", "Drifts that were more than is tolerated.")
-ALERTS = Counter("eb_metering_usage_alerts_total", "Usage alerts raised, by kind.", ["kind"])
-MOST_MEASURED = 100_000
-LETTERS = Gauge("eb_metering_dead_letters_open", "Open dead letters by reason, 100,000 at most.", ["reason"])
-
-
-@jobs.every(seconds=2)
-async def record_arrived(tx: Tx) -> int:
-    """Record parked events whose project is known by now."""
-    return await flows.take_arrived(tx)
-
-
-@jobs.every(seconds=1)
-async def replay_letters(tx: Tx) -> int:
-    """Go on with replays of dead letters by filter, a bounded batch at once; give how many were looked at."""
-    replay = await letters.take_replay(tx)
-    if replay is None:
-        return 0
-    rows = await letters.lock_filtered(
-        tx, replay["org_id"], replay["reason"], replay["after_id"], replay["last_id"], LETTERS_AT_ONCE
-    )
-    await flows.take_up(tx, [judged(tx, row) for row in rows])
-    if len(rows) < LETTERS_AT_ONCE:
-        await letters.delete_replay(tx, replay["letter_replay_id"])
-    else:
-        await letters.update_replay(tx, replay["letter_replay_id"], rows[-1]["dead_letter_id"])
-    return len(rows)
-
-
-@jobs.every(seconds=600)
-async def make_months(tx: Tx) -> int:
-    """Have the months that events may name: from the oldest allowed to the next but one."""
-    now, back = tx.now, timedelta(days=tx.context.settings.oldest_event_days)
-    await flows.ensure_months(tx.context, now - back, now + timedelta(days=62))
-    return 0
-
-
-@jobs.every(seconds=1)
-async def replay_usage(tx: Tx) -> int:
-    """Go on with the oldest replay of recorded usage; killed at any step, it goes on where it was."""
-    replay = await replays.take_replay(tx)
-    return await flows.replay_some(tx, replay, tx.context.settings.replay_batch) if replay else 0
-
-
-@jobs.every(seconds=3600)
-async def drop_old_months(tx: Tx) -> int:
-    """Drop the oldest month of events that is past its retention; the keys of its events stay. Gives how many."""
-    dropped = await events.drop_month(tx, months_before(tx.now, tx.context.settings.event_retention_months))
-    if dropped:
-        log.info("a month of events left", partition=dropped)
-    return 1 if dropped else 0
-
-
-@jobs.every(seconds=15)
-async def measure_letters(tx: Tx) -> int:
-    """Keep the gauge of open dead letters, for alerts; takes nothing."""
-    found = await letters.count_open(tx, MOST_MEASURED)
-    LETTERS.clear()
-    for reason, count in found.items():
-        LETTERS.labels(reason).set(count)
-    return 0
-
-
-@jobs.every(seconds=600)
-async def make_other_months(tx: Tx) -> int:
-    """Have the months of hourly sums and of providers' rows that come next."""
-    ahead = tx.now + timedelta(days=62)
-    for ensure_month in (alerts.ensure_month, provider_logs.ensure_month):
-        await flows.ensure_months_of(tx.context, ensure_month, tx.now - LONGEST, ahead)
-    return 0
-
-
-@jobs.every(seconds=3600)
-async def forget_months(tx: Tx) -> int:
-    """Drop a month of providers' rows, or of hourly sums, that nobody asks for any more; give how many."""
-    rows_before = tx.now - timedelta(days=31 * tx.context.settings.provider_log_months)
-    dropped = [
-        await provider_logs.forget_old(tx, "provider_row", rows_before),
-        await provider_logs.forget_old(tx, "usage_hour", tx.now - LONGEST),
-    ]
-    forgotten = await provider_logs.forget_logs(tx, rows_before, FORGET_AT_ONCE)
-    forgotten += await reconciliations.forget_runs(tx, rows_before)
-    forgotten += await alerts.forget_series(tx, tx.now - LONGEST, FORGET_AT_ONCE)
-    return sum(name is not None for name in dropped) + forgotten
 
 
 @jobs.every(seconds=30)
 async def clear_logs(tx: Tx) -> int:
     """Give up logs that stopped loading, and take the rows of given-up ones away; give how many were looked at."""
     quiet = timedelta(seconds=tx.context.settings.provider_log_quiet_s)
-    given_up = await provider_logs.abandon_quiet(tx, tx.now - quiet, FORGET_AT_ONCE)
+    given_up = await provider_logs.abandon_quiet(tx, tx.now - quiet, GIVE_UP_AT_ONCE)
     return given_up + await provider_logs.clear_abandoned(tx, CLEAR_AT_ONCE)
 
 
@@ -338,71 +239,3 @@ def _found(drift: Mapping[str, Any], is_over_tolerance: bool) -> DriftFound:
         sample_ids=tuple(drift["sample_ids"]),
         is_over_tolerance=is_over_tolerance,
     )
-
-
-@jobs.every(seconds=60)
-async def judge_usage(tx: Tx) -> int:
-    """Judge the next hour of series that are due, a bounded number at once; give how many."""
-    settings = tx.context.settings
-    latest = floor_hour(tx.now - timedelta(seconds=settings.alert_settle_s)) - HOUR
-    rows = await alerts.take_series(tx, latest, settings.alert_batch)
-    if not rows:
-        return 0
-    rule = _rule(tx)
-    due = {
-        (row["org_id"], row["sku"]): (
-            next_hour(row["judged_hour"], row["first_hour"], latest, rule),
-            row["first_hour"],
-        )
-        for row in rows
-    }
-    wanted = [(*key, at) for key, (hour, _) in due.items() for at in hours_needed(hour, rule)]
-    hours = await alerts.list_hours(tx, wanted)
-    open_or_last = await alerts.list_latest(tx, list(due))
-    for key, (hour, first_hour) in due.items():
-        series = {at: hours[*key, at] for at in hours_needed(hour, rule) if (*key, at) in hours}
-        await _settle(tx, key, hour, judge(hour, first_hour, series, rule), open_or_last.get(key))
-    await alerts.update_judged(tx, {key: hour for key, (hour, _) in due.items()})
-    return len(rows)
-
-
-def _rule(tx: Tx) -> Rule:
-    settings = tx.context.settings
-    return Rule(settings.alert_weeks, settings.alert_least_weeks, settings.alert_least_events)
-
-
-async def _settle(
-    tx: Tx, key: tuple[UUID, str], hour: datetime, finding: Finding | None, last: Any | None
-) -> None:
-    """Raise an alert for a finding that holds, unless one is open or was lately; close it where all is well."""
-    is_open = last is not None and last["closed_at"] is None
-    if finding is None:
-        if is_open:
-            await alerts.close_alert(tx, last["alert_id"])  # type: ignore[index]
-        return
-    if is_open or _is_cooling(tx, last) or not await _holds(tx, key, hour, finding):
-        return
-    alert_id = new_id()
-    if await alerts.insert_alert_once(tx, alert_id, *key, hour, finding):
-        tx.publish(
-            UsageAlertRaised(alert_id=alert_id, org_id=key[0], sku=key[1], hour=hour, **finding._asdict())
-        )
-        ALERTS.labels(finding.kind).inc()
-        log.warning("usage alert", org_id=str(key[0]), sku=key[1], kind=finding.kind, why=finding.why)
-
-
-def _is_cooling(tx: Tx, last: Any | None) -> bool:
-    cooldown = timedelta(seconds=tx.context.settings.alert_cooldown_s)
-    return last is not None and (last["closed_at"] or last["raised_at"]) + cooldown > tx.now
-
-
-async def _holds(tx: Tx, key: tuple[UUID, str], hour: datetime, finding: Finding) -> bool:
-    """Look closer before an alert: at the ordinary highs of all hours, or at the events themselves, since sums lag
-    behind them where pricing does.
-    """
-    if finding.kind == "spike":
-        rule = _rule(tx)
-        return is_highest(finding, await alerts.get_past(tx, *key, hour - rule.weeks * WEEK, hour), rule)
-    begin = hour - (STOP_HOURS - 1) * HOUR
-    recorded = await alerts.sum_recorded(tx, *key, begin, hour + HOUR, LOOK_AT_ONCE)
-    return recorded < finding.threshold
