@@ -1,6 +1,5 @@
 """How many usage records a second one consumer charges: recorded usage as bytes in, committed charges out.
 
-A durable PostgreSQL of its own, one take at a time, so that service and database together use about one core.
 1,000 organisations × 5 SKUs at a graduated price with tax, uniform: nearly every take touches all counters.
 Prints one JSON line; `--records` sets how many.
 """
@@ -8,38 +7,29 @@ Prints one JSON line; `--records` sets how many.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import random
 import sys
-import tempfile
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
-from typing import Any
+from functools import partial
 from uuid import UUID
 
-import asyncpg
-import psutil
 import uvloop
-from common import copy_ceiling, record
+from common import record
+from consumer import Consumer, measure
 
 from eb_contracts.catalog import Assignment, OrgTermsAssigned, TermsBody, TermsDefined
 from eb_contracts.ids import new_id, partition_of
 from eb_contracts.metering import UsageRecord, UsageRecorded
 from eb_kit import readmodels, telemetry
-from eb_kit.testing import Client, running
-from eb_kit.testing_db import migrate
+from eb_kit.testing import Client
 from eb_pricing.app import SERVICE
 from eb_pricing.consumers import price_usage
-from eb_tools.postgres import PrivatePostgres
 
 ORGS = 1000
 SKUS = ("sms", "form_submit", "email_check", "hosting", "report")
 SINCE = datetime(2026, 1, 1, tzinfo=UTC)
-PASSWORD = "bench"
-NO_BROKER = "amqp://nobody@127.0.0.1:1/"
 FIRST_BAR = 10_000
 PRICE = {
     "mode": "graduated",
@@ -75,11 +65,11 @@ async def prepare(client: Client) -> list[UUID]:
     return org_ids
 
 
-def takes(org_ids: list[UUID], records: int, in_take: int) -> Iterator[list[bytes]]:
-    """Make takes of messages, one per partition, of usage in the last hour."""
+def takes(org_ids: list[UUID], in_take: int) -> Iterator[list[bytes]]:
+    """Make takes of messages without end, one per partition, of usage in the last hour."""
     chance = random.Random(7)
     now = datetime.now(UTC).replace(second=0, microsecond=0)
-    for _ in range(records // in_take):
+    while True:
         by_partition: dict[int, list[UsageRecord]] = {}
         for _ in range(in_take):
             org_id = chance.choice(org_ids)
@@ -100,54 +90,6 @@ def takes(org_ids: list[UUID], records: int, in_take: int) -> Iterator[list[byte
         ]
 
 
-async def charge_all(client: Client, bodies: list[list[bytes]]) -> float:
-    """Hand the messages over, take by take; give the seconds it took."""
-    started = time.perf_counter()
-    for take in bodies:
-        messages = [UsageRecorded.from_bytes(body) for body in take]
-        async with client.context.begin("service:pricing") as tx:
-            await price_usage(tx, messages)
-    return time.perf_counter() - started
-
-
-def cpu_of(pid: int) -> float:
-    """Sum the CPU seconds of a process and its children."""
-    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    return sum(sum(process.cpu_times()[:2]) for process in family)
-
-
-async def measure(records: int, in_take: int) -> dict[str, Any]:
-    """Start a database and the service, charge the records, and give the figures."""
-    with tempfile.TemporaryDirectory(prefix="eb-bench-pricing-") as folder:
-        async with PrivatePostgres(Path(folder) / "postgres") as postgres:
-            await asyncio.to_thread(migrate, postgres.owner_dsn())
-            owner = await asyncpg.connect(postgres.owner_dsn())
-            await owner.execute(f"ALTER ROLE eb_pricing PASSWORD '{PASSWORD}'")
-            dsn = postgres.dsn("eb_pricing", PASSWORD)
-            async with running(SERVICE, dsn, NO_BROKER, doors=("api",)) as client:
-                org_ids = await prepare(client)
-                await charge_all(client, list(takes(org_ids, 4 * in_take, in_take)))
-                bodies = list(takes(org_ids, records, in_take))
-                before = time.process_time(), cpu_of(postgres.pid)
-                seconds = await charge_all(client, bodies)
-                after = time.process_time(), cpu_of(postgres.pid)
-            charged = await owner.fetchval("SELECT count(*) FROM pricing.charge")
-            await owner.close()
-            assert charged == (len(bodies) + 4) * in_take, charged
-            ceiling = await copy_ceiling(postgres.owner_dsn())
-        postgres.forget()
-    count = len(bodies) * in_take
-    return {
-        "records": count,
-        "records_per_take": in_take,
-        "records_per_s": round(count / seconds),
-        "service_us_per_record": round((after[0] - before[0]) / count * 1e6, 1),
-        "database_us_per_record": round((after[1] - before[1]) / count * 1e6, 1),
-        "copy_rows_per_s": round(ceiling),
-        "ratio": round(count / seconds / ceiling, 3),
-    }
-
-
 def main() -> int:
     """Measure and print; exit 1 under the first bar."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -155,7 +97,17 @@ def main() -> int:
     parser.add_argument("--in-take", type=int, default=5_000)
     asked = parser.parse_args()
     telemetry.start_logging("bench", "error")
-    result = uvloop.run(measure(asked.records, asked.in_take))
+    charging = Consumer(
+        SERVICE,
+        UsageRecorded,
+        price_usage,
+        table="pricing.charge",
+        unit="record",
+        in_take=asked.in_take,
+        prepare=prepare,
+        takes=partial(takes, in_take=asked.in_take),
+    )
+    result = uvloop.run(measure(charging, asked.records, warm_takes=4))
     record("pricing", result)
     return 0 if result["records_per_s"] >= FIRST_BAR else 1
 
