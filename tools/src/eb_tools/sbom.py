@@ -19,18 +19,17 @@ from packageurl import PackageURL
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from eb_tools.advisories import read_pins
 from eb_tools.paths import repository
 
 ROOT = repository()
-PIN = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)$", re.MULTILINE)
 NAME = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)", re.MULTILINE)
 INCLUDED = re.compile(r"^-r (\S+)$", re.MULTILINE)
 
 
 def pins() -> dict[str, str]:
     """Give the version of each pinned package by its canonical name."""
-    found = PIN.findall((ROOT / "constraints.txt").read_text())
-    return {canonicalize_name(name): version for name, version in found}
+    return read_pins(ROOT / "constraints.txt")
 
 
 def brought_in_by(file: str) -> set[str]:
