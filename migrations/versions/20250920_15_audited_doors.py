@@ -45,7 +45,7 @@ def masked_before() -> str:
     return f"CREATE OR REPLACE {found[1]}"
 
 
-BY_SOMEBODY = "coalesce(current_setting('eb.actor', true), '') NOT LIKE 'system:%'"
+BY_SOMEBODY = "coalesce(current_setting('eb.actor', true), '') !~ '^(system|service):'"
 """Not a service by itself. A write without any actor counts as somebody's, and is refused."""
 BY_HAND = "coalesce(current_setting('eb.actor', true), '') !~ '^(system|key|service):'"
 """A person, not a program of theirs either."""
@@ -58,7 +58,7 @@ LETTER = (
 AUDITED = (
     (
         "metering_ingest.dead_letter", "audit_changed", "UPDATE",
-        BY_SOMEBODY + " AND (NEW.event, NEW.status) IS DISTINCT FROM (OLD.event, OLD.status)", LETTER,
+        BY_SOMEBODY + " AND (NEW.event IS DISTINCT FROM OLD.event OR NEW.status NOT IN ('open', OLD.status))", LETTER,
     ),
     ("metering_ingest.letter_replay", "audit_asked", "INSERT", BY_SOMEBODY, "'letter_replay_id', 'org_id'"),
     ("metering_ingest.usage_replay", "audit_asked", "INSERT", BY_SOMEBODY, "'replay_id', 'org_id'"),
