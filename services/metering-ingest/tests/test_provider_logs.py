@@ -20,7 +20,7 @@ from eb_contracts.ids import new_id
 from eb_kit import streaming
 from eb_kit.jobs import run_once
 from eb_kit.testing_db import ClonedDatabase
-from eb_metering_ingest.jobs import jobs
+from eb_metering_ingest.jobs import jobs, reconciling
 
 from .reconciled import HEADING, ask, line, load, reconcile
 from .world import World, metering, until
@@ -61,6 +61,28 @@ async def sweep(world: World, name: str) -> int:
     while found := await run_once(world.client.context, job):
         taken += found
     return taken
+
+
+async def test_how_long_ago_a_provider_sent_its_newest_log_is_measured(
+    fresh_db: ClonedDatabase, fresh_bus: str
+) -> None:
+    async with metering(fresh_db, fresh_bus, doors=("api",)) as world:
+        await sweep(world, "measure_logs")
+        assert ages() == {}
+
+        await load(world, (HEADING + line(world, "m-1", YESTERDAY.isoformat())).encode())
+        await world.client.context.pool.execute(
+            "UPDATE provider_log SET finished_at = finished_at - interval '2 days'"
+        )
+        await load(world, b"nothing of a log")
+        await sweep(world, "measure_logs")
+
+        assert list(ages().values()) == [pytest.approx(2 * 86_400, abs=60)]
+
+
+def ages() -> dict[str, float]:
+    """Give the gauge's value per provider."""
+    return {one.labels["provider"]: one.value for one in reconciling.LOG_AGE.collect()[0].samples}
 
 
 async def test_a_log_is_loaded_once_however_often_and_however_packed_it_comes(

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 
 from eb_contracts.ids import new_id
 from eb_contracts.metering import DriftFound
@@ -52,6 +52,11 @@ DRIFTS = Counter(
     "eb_metering_drift_messages_total", "Messages that differ from what was metered, by kind.", ["kind"]
 )
 OVER = Counter("eb_metering_drift_alerts_total", "Drifts that were more than is tolerated.")
+LOG_AGE = Gauge(
+    "eb_metering_newest_provider_log_seconds",
+    "How long ago a provider's newest log was loaded; none for providers without logs.",
+    ["provider"],
+)
 
 
 @jobs.every(seconds=30)
@@ -60,6 +65,16 @@ async def clear_logs(tx: Tx) -> int:
     quiet = timedelta(seconds=tx.context.settings.provider_log_quiet_s)
     given_up = await provider_logs.abandon_quiet(tx, tx.now - quiet, GIVE_UP_AT_ONCE)
     return given_up + await provider_logs.clear_abandoned(tx, CLEAR_AT_ONCE)
+
+
+@jobs.every(seconds=60)
+async def measure_logs(tx: Tx) -> int:
+    """Keep the gauge of the newest logs' age, for alerts; takes nothing. `any`: its lines name their provider."""
+    newest = await provider_logs.list_newest(tx)
+    LOG_AGE.clear()
+    for provider, loaded_at in newest.items():
+        LOG_AGE.labels(provider or "any").set((tx.now - loaded_at).total_seconds())
+    return 0
 
 
 @jobs.every(seconds=300)

@@ -196,6 +196,17 @@ async def find_log(tx: Tx, log_id: UUID) -> Any | None:
     return await tx.fetchrow(LOG + " WHERE log_id = $1", log_id)
 
 
+async def list_newest(tx: Tx) -> dict[str | None, datetime]:
+    """Give when the newest log that counts was loaded, per provider it was sent for.
+
+    Reads one row a log, and logs leave after months.
+    """
+    rows = await tx.fetch(
+        "SELECT provider, max(finished_at) AS loaded_at FROM provider_log WHERE status = 'loaded' GROUP BY 1"
+    )
+    return {row["provider"]: row["loaded_at"] for row in rows}
+
+
 async def list_rejects(tx: Tx, log_id: UUID) -> list[Any]:
     """Give the lines that are no rows, as far as they were kept."""
     return await tx.fetch(
