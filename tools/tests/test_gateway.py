@@ -215,6 +215,28 @@ async def test_the_trace_of_a_client_is_kept_and_addresses_cannot_be_forged(fron
     assert "Server" not in response.headers
 
 
+async def test_whoever_stands_in_front_names_the_client_and_nobody_else(tmp_path: Path) -> None:
+    async with gateway(tmp_path, Options(fronts=("10.0.0.0/8", "127.0.0.0/8"))) as front:
+        seen = []
+        for said in ("8.8.8.8, 9.9.9.9", "2001:db8::7", "nonsense", None):
+            headers = {"X-Forwarded-For": said} if said else {}
+            _, echoed, _ = await front.call("GET", "/catalog/skus", headers=headers)
+            seen.append(echoed["headers"]["x-forwarded-for"])
+
+    assert seen == ["9.9.9.9", "2001:db8::7", "127.0.0.1", "127.0.0.1"]
+
+
+async def test_clients_behind_one_front_have_a_rate_each(tmp_path: Path) -> None:
+    options = Options(has_rate_limits=True, rate_scale=0.005, fronts=("127.0.0.0/8",))
+    async with gateway(tmp_path, options) as front:
+        answers = [
+            (await front.call("POST", "/auth/login", headers={"X-Forwarded-For": address}))[0]
+            for address in ("9.9.9.9", "9.9.9.8", "9.9.9.9")
+        ]
+
+    assert answers == [200, 200, 429]
+
+
 def _is_problem(response: aiohttp.ClientResponse, members: Any, status: int, code: str) -> bool:
     return (
         (response.status, members["status"], members["code"]) == (status, status, code)

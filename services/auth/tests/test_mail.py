@@ -136,6 +136,7 @@ def environ_of(**values: str) -> dict[str, str]:
         {"EB_AUTH_SECRET": "short"},
         {"EB_MAILBOX_DIR": "/tmp/mail"},
         {"EB_SMTP_SECURITY": "none"},
+        {"EB_TRUSTED_PROXIES": "gateway"},
         {"EB_RATE_LIMITS": "sometimes"},
     ],
 )
@@ -147,6 +148,14 @@ def test_production_starts_only_with_secrets_and_a_mail_server(
     with pytest.raises(SystemExit):
         load(Settings, environ_of(**change))
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_client_is_named_by_proxies_of_the_ranges_given_only() -> None:
+    settings = load(Settings, environ_of(EB_TRUSTED_PROXIES="10.0.0.0/8, 192.168.1.7, fd00::/8"))
+
+    assert [settings.trusts(at) for at in ("10.9.8.7", "192.168.1.7", "fd00::1")] == [True] * 3
+    assert [settings.trusts(at) for at in ("11.0.0.1", "192.168.1.8", "127.0.0.1", "", "x")] == [False] * 5
+    assert load(Settings, environ_of()).trusts("127.0.0.1")
 
 
 def test_a_local_run_has_no_limits_unless_told(tmp_path: Path) -> None:

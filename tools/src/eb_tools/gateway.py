@@ -144,6 +144,8 @@ class Options:
     tries_to_connect: int = 6
     rate_scale: float = 1.0
     is_https: bool = False
+    fronts: tuple[str, ...] = ()
+    """Ranges of the proxies that stand in front, whose word on the client's address is taken."""
 
 
 def read_routes(file: Path = ROUTES) -> RouteTable:
@@ -283,6 +285,7 @@ def _frontend(table: RouteTable, options: Options) -> list[str]:
         *_early(),
         'log-format \'{"at":"%tr","status":%ST,"method":"%[var(txn.method),json(utf8s)]","path":"%[var(txn.path)]",'
         '"service":"%b","ms":%Ta,"ended":"%tsc","request_id":"%[var(txn.request_id)]"}\'',
+        *_know_the_client(options.fronts),
         *_identify(),
         *_clean(),
         *_limit_bodies(table),
@@ -303,6 +306,13 @@ def _early() -> Iterator[str]:
     yield ".if version_atleast(3.3)"
     yield from (f"errorfile {status} {status}.http" for status in SINCE_3_3)
     yield ".endif"
+
+
+def _know_the_client(fronts: tuple[str, ...]) -> Iterator[str]:
+    """Take the client's address from whoever ended its TLS: the last one named, as those before are the client's."""
+    if fronts:
+        said = "req.hdr_ip(X-Forwarded-For,-1)"
+        yield f"http-request set-src {said} if {{ src {' '.join(fronts)} }} {{ {said} -m found }}"
 
 
 def _identify() -> Iterator[str]:

@@ -27,6 +27,9 @@ HAPROXY = "haproxy:3.2"
 """The oldest branch that answers in our words what never became a request."""
 VERSION = "0.1.0"
 NOBODY = 10001
+INSIDE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
+"""Where pods and containers have their addresses. Whoever ends TLS for the gateway, and the gateway before services,
+is believed about the client's address; nobody else gets to a service (eb_tools.network)."""
 CA_FOLDER = "/etc/event-builder/ca"
 """Where the certificates of the inner authority lie, for `sslrootcert` and `cafile`: Secret `internal-ca`, if any."""
 
@@ -239,6 +242,7 @@ def common() -> list[Manifest]:
         "EB_HTTP_PORT": str(HTTP_PORT),
         "EB_ADMIN_PORT": str(ADMIN_PORT),
         "EB_PUBLIC_URL": "https://event-builder.example",
+        "EB_TRUSTED_PROXIES": ",".join(INSIDE),
     }
     return [
         {
@@ -280,7 +284,7 @@ def prepare_job() -> Manifest:
 def gateway_config(*, is_https: bool = False) -> str:
     """Write haproxy.cfg for services in containers, each under its own name."""
     backends = {name: gateway.Backend(f"{name}:{HTTP_PORT}", ADMIN_PORT) for name in NAMES}
-    options = gateway.Options(bind=f":{GATEWAY_PORT}", has_rate_limits=True, is_https=is_https)
+    options = gateway.Options(bind=f":{GATEWAY_PORT}", has_rate_limits=True, is_https=is_https, fronts=INSIDE)
     return gateway.render(gateway.read_routes(), backends, options)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Json, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Json, model_validator
 
 from eb_kit.settings import CommaList, SecretLines, ServiceSettings
 from eb_kit.tx import Tx
@@ -13,6 +15,17 @@ from eb_kit.tx import Tx
 from .domain.sessions import Proof, shows
 
 LOCAL_SECRET = "local-auth-secret"  # noqa: S105
+
+
+def _ranges(written: tuple[str, ...]) -> tuple[str, ...]:
+    for text in written:
+        ip_network(text)
+    return written
+
+
+@cache
+def _networks(written: tuple[str, ...]) -> tuple[IPv4Network | IPv6Network, ...]:
+    return tuple(ip_network(text) for text in written)
 
 
 class OidcProvider(BaseModel):
@@ -57,8 +70,9 @@ class Settings(ServiceSettings):
     )
     smtp_username: str | None = Field(None, description="SMTP user name; none: without signing in.")
     smtp_password: str | None = Field(None, description="SMTP password.")
-    trusted_proxies: CommaList = Field(
-        ("127.0.0.1", "::1"), description="Addresses whose X-Forwarded-For names the client; with commas."
+    trusted_proxies: Annotated[CommaList, AfterValidator(_ranges)] = Field(
+        ("127.0.0.1", "::1"),
+        description="Addresses or ranges (10.0.0.0/8) whose X-Forwarded-For names the client; with commas.",
     )
     session_idle_s: int = Field(
         14 * 86_400, ge=60, description="A session ends this long after its last use."
@@ -93,6 +107,14 @@ class Settings(ServiceSettings):
     login_challenge_required: bool = Field(
         False, description="Sign-in codes are mailed only to clients that bind them with a code_challenge."
     )
+
+    def trusts(self, remote: str) -> bool:
+        """Tell whether this network address may say whom it speaks for; False for what is no address."""
+        try:
+            address = ip_address(remote)
+        except ValueError:
+            return False
+        return any(address in network for network in _networks(self.trusted_proxies))
 
     def plain_ways(self) -> dict[str, str]:
         """Name the settings that lead to a server without TLS, the mail server's too."""

@@ -52,7 +52,7 @@ def address_of(request: web.Request) -> str:
     """
     remote = request.remote or ""
     forwarded = ",".join(request.headers.getall("X-Forwarded-For", [])).rpartition(",")[2].strip()
-    is_proxied = remote in request.app[CONTEXT].settings.trusted_proxies
+    is_proxied = request.app[CONTEXT].settings.trusts(remote)
     return forwarded[:64] if forwarded and is_proxied else remote
 
 
