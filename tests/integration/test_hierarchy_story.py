@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -24,6 +27,18 @@ READS = {
     "ledger": "/billing-accounts?org_id={org}",
 }
 MONEY = ("ledger",)
+SCHEMAS = ("auth", "domain_verify", "catalog", "metering_ingest", "pricing", "ledger", "estimator")
+PAIRS = "SELECT ancestor_org_id, descendant_org_id, depth FROM auth.org_hierarchy WHERE descendant_org_id = ANY($1)"
+CLIMB = """
+    WITH RECURSIVE climb AS (
+        SELECT entity_id::uuid AS up, entity_id::uuid AS org, 0 AS depth, body->>'parent_org_id' AS next
+        FROM {schema}.known WHERE entity = 'org' AND entity_id = ANY($1::uuid[]::text[])
+        UNION ALL
+        SELECT k.entity_id::uuid, c.org, c.depth + 1, k.body->>'parent_org_id'
+        FROM climb c JOIN {schema}.known k ON k.entity = 'org' AND k.entity_id = c.next WHERE c.depth < 12
+    ) SELECT up, org, depth FROM climb
+"""
+MOVED, MOVERS, MOVES = 8, 8, 12
 
 
 async def status(world: World, token: str, path: str, body: object = None) -> int:
@@ -103,6 +118,50 @@ async def test_group_roles_follow_moves_in_every_service(world: World, owner: An
 
     print(f"felt everywhere: link {gained:.2f} s, move {lost:.2f} s, role taken {taken:.2f} s")
     assert await broken(owner, HIERARCHY) == {}
+
+
+async def test_every_service_has_the_tree_that_many_movers_left(world: World, owner: Any) -> None:
+    """After a race of moves each service climbs to the same ancestors, in its tables and in its memory."""
+    admin = await world.person("admin")
+    group, *others = orgs = [await new_org(world, admin) for _ in range(MOVED)]
+    manager = await join(world, admin, group, "manager")
+    role = {"user_id": manager.user_id, "role": "GroupAdmin"}
+    await world.api.post(f"/groups/{group}/roles", role, token=await admin.token_for(group))
+    in_group = await manager.token_for(group)
+
+    async def mover(number: int) -> None:
+        chance = random.Random(number)
+        for _ in range(MOVES):
+            one, two = chance.choice(orgs), chance.choice(orgs)
+            path, body = chance.choice(
+                [(f"/orgs/{one}:move", {"parent_org_id": two})] * 3 + [(f"/orgs/{one}:detach", {})]
+            )
+            with suppress(ApiProblem):
+                await world.api.call("POST", path, body or None, token=world.staff.operator_token)
+
+    await asyncio.gather(*map(mover, range(MOVERS)))
+    for org in others[: MOVED // 2]:
+        with suppress(ApiProblem):
+            await world.api.post(
+                f"/orgs/{org}:move", {"parent_org_id": group}, token=world.staff.operator_token
+            )
+    assert await broken(owner, HIERARCHY) == {}
+    ids = [UUID(org) for org in orgs]
+    left = {tuple(row) for row in await owner.fetch(PAIRS, ids)}
+    below = {str(down) for up, down, _ in left if str(up) == group}
+
+    async def all_climb_alike() -> bool:
+        return all([await climbs(owner, schema, ids) == left for schema in SCHEMAS])
+
+    await wait_for(all_climb_alike, "every service to know the same tree", timeout_s=FELT_WITHIN_S)
+    for org in orgs:
+        await felt(world, in_group, org, 200 if org in below else 404)
+    print(f"{len(left)} pairs, {len(below)} of {MOVED} below the group, alike in {len(SCHEMAS)} services")
+
+
+async def climbs(owner: Any, schema: str, orgs: list[UUID]) -> set[tuple[UUID, UUID, int]]:
+    """Give the pairs that a service finds when it climbs from child to parent through what it knows."""
+    return {tuple(row) for row in await owner.fetch(CLIMB.format(schema=schema), orgs)}
 
 
 async def test_services_tell_another_context_from_what_is_hidden(world: World) -> None:
