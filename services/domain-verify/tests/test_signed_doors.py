@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +17,10 @@ from multidict import CIMultiDict
 
 from eb_domain_verify.domain.errors import RequestStale, SignatureInvalid
 from eb_domain_verify.domain.signing import MAX_AGE_S, check_age, check_signature, signed_text
+from eb_kit.testing_db import ClonedDatabase
 from eb_tools.mail_demo import raw_headers
 
-from .world import OLD_SECRET, PROCESSOR, PROCESSOR_SECRET, RAW_SECRET, Json, World
+from .world import OLD_SECRET, PROCESSOR, PROCESSOR_SECRET, RAW_SECRET, Json, World, a_world, until
 
 RAW, SUBMIT = "/verify/inbound/raw", "/verify/email-submit"
 INVALID, STALE = (401, "signature_invalid"), (409, "request_stale")
@@ -160,6 +162,34 @@ async def test_both_secrets_are_good_while_they_change_and_nothing_else_is(
         assert status in (200, 202)
     for secret in ("", f"{OLD_SECRET} ", OLD_SECRET.upper(), f"{RAW_SECRET},{OLD_SECRET}"):
         assert await (await make(shared_world, secret=secret)).sent(shared_world) == INVALID
+
+
+async def test_secrets_change_while_the_service_runs(fresh_db: ClonedDatabase, tmp_path: Path) -> None:
+    files = {name: tmp_path / name for name in ("EB_INBOUND_RAW_SECRETS", "EB_EMAIL_SUBMIT_SECRETS")}
+    first, second = "the-first-secret-of-a-sender", "the-second-secret-of-a-sender"
+
+    def write(*secrets: str) -> None:
+        files["EB_INBOUND_RAW_SECRETS"].write_text(",".join(secrets) + "\n")
+        files["EB_EMAIL_SUBMIT_SECRETS"].write_text(",".join(f"{PROCESSOR}={one}" for one in secrets) + "\n")
+
+    write(first)
+    async with a_world(fresh_db, **{f"{name}_FILE": str(file) for name, file in files.items()}) as world:
+
+        async def good() -> list[set[str]]:
+            """Give the secrets that each door takes."""
+            return [
+                {
+                    one
+                    for one in (first, second)
+                    if (await (await make(world, secret=one)).sent(world))[0] < 300
+                }
+                for make in (a_mail, an_assertion)
+            ]
+
+        assert await good() == [{first}] * 2
+        for now_valid in ((second, first), (second,)):
+            write(*now_valid)
+            await until(good, lambda taken, valid=now_valid: taken == [set(valid)] * 2, within_s=10)
 
 
 async def test_one_doors_secret_opens_no_other(shared_world: World) -> None:
