@@ -58,6 +58,14 @@ def test_what_is_named_is_there(page: Path) -> None:
     assert [f"{path}::{test}" for path, test in sorted(named) if not is_there(path, test)] == []
 
 
+def test_what_is_left_to_the_deployment_is_told_to_operators() -> None:
+    left = [name for name, _, state, _ in ROW.findall((FOLDER / "asvs.md").read_text()) if state == STATES[3]]
+    told = set(ID.findall((FOLDER / "deployment.md").read_text()))
+
+    assert told <= set(IDS)
+    assert set(left) <= told
+
+
 def test_the_counts_are_those_of_the_rows() -> None:
     page = (FOLDER / "asvs.md").read_text()
     counted = Counter(state for _, _, state, _ in ROW.findall(page))
