@@ -119,8 +119,10 @@ class Doors:
         batch = json.dumps(usage_of(self.member, self.skus, 3)).encode()
         return await self.send("POST", "/metering/events", self.member.api_key, batch)
 
-    async def all_going_on(self, refresh_token: str) -> Mapping[str, Answer]:
-        """Do what goes on, as it is meant; give the answers by route."""
+    async def all_going_on(self, refresh_token: str, signed_in: str) -> Mapping[str, Answer]:
+        """Do what goes on, as it is meant; give the answers by route. Who is signed in signs out."""
+        sessions = await self.send("GET", "/auth/sessions", signed_in)
+        session = f"/auth/sessions/{sessions.members['items'][0]['session_id']}"
         staff, own = self.world.staff, self.member
 
         async def say(path: str, body: object, token: str = "") -> Answer:
@@ -140,6 +142,7 @@ class Doors:
             "POST /auth/login": await say("/auth/login", {"email": email}),
             "POST /auth/sessions": await say("/auth/sessions", {"email": email, "code": "00000000"}),
             "POST /auth/token": await say("/auth/token", _refresh(refresh_token)),
+            "DELETE /auth/sessions/{session_id}": await self.send("DELETE", session, signed_in),
             f"POST {path}": await self.send(
                 "POST", path, staff.finance_token, log, **{"Content-Type": "text/csv"}
             ),

@@ -39,6 +39,7 @@ from .shapes import (
 log = structlog.get_logger(__name__)
 
 OWN_TABLES = "signing in rests on auth's own tables, where every revocation stands at once"
+TAKES_AWAY = "it only takes away: auth refuses from now on, the others before they let anybody in again"
 LONGEST_USER_AGENT = 200
 MOST_MEMBERSHIPS = 200
 NO_CHALLENGE = Fault("/code_challenge", "required", "Codes are mailed only to clients that bind them here.")
@@ -203,7 +204,7 @@ async def list_sessions(request: web.Request) -> web.Response:
     return page_of(request, query, views, lambda view: {"session_id": view.session_id})
 
 
-@routes.delete("/auth/sessions/{session_id}", errors=(NotFound,), may_step_up=True)
+@routes.delete("/auth/sessions/{session_id}", goes_on=TAKES_AWAY, errors=(NotFound,), may_step_up=True)
 async def end_session(request: web.Request) -> web.Response:
     """End a session and void its access tokens; 204, again too. Others' sessions: the Operator only.
 
