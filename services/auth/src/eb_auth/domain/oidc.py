@@ -182,13 +182,16 @@ def proof_of(claims: Mapping[str, Any], attempt: Attempt, now: float) -> Proof:
 
 
 def _auth_time(told: object, attempt: Attempt, now: float) -> datetime:
-    """Give `auth_time` as an instant, never a future one: a minute of the provider's clock is borne both ways."""
+    """Give `auth_time` as an instant; a minute of the provider's clock is borne both ways.
+
+    What lies ahead buys nothing: nobody signed in later than their session began.
+    """
     earliest = attempt.started_at - attempt.max_age_s - LEEWAY_S
     if isinstance(told, bool) or not isinstance(told, int | float):
         raise OidcRefused
     if not earliest <= told <= now + LEEWAY_S:
         raise OidcRefused
-    return datetime.fromtimestamp(min(told, now), UTC)
+    return datetime.fromtimestamp(told, UTC)
 
 
 def _is_word(told: object) -> bool:
