@@ -67,14 +67,3 @@ def per_event(before: Counter[str], after: Counter[str], events: int) -> dict[st
         "total": round(sum(spent.values()), 1),
         **{name: round(us, 1) for name, us in ordered if us > 0.05},
     }
-
-
-def resident_mb(run_dir: Path, names: tuple[str, ...]) -> dict[str, float]:
-    """Give the memory in MB that each of these parts alone would free (USS), children included."""
-    pids = json.loads((run_dir / "pids.json").read_text())
-    found = {}
-    for name in names:
-        root = psutil.Process(pids[name][0])
-        family = [root, *root.children(recursive=True)]
-        found[name] = round(sum(process.memory_info().rss for process in family) / 1e6, 1)
-    return found

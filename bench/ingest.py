@@ -49,9 +49,6 @@ SUMS = """
            (SELECT coalesce(sum(amount_gross), 0) FROM ledger.ledger WHERE org_id = ANY($1)) AS gross,
            (SELECT count(*) FROM ledger.ledger WHERE org_id = ANY($1)) AS lines
 """
-STORED = (
-    "SELECT coalesce(sum(greatest(reltuples, 0)), 0)::bigint FROM pg_class WHERE relname ~ '^event_key_h..$'"
-)
 POSTED = "SELECT coalesce(sum(quantity), 0) FROM ledger.ledger WHERE org_id = ANY($1)"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .base_fees import BaseFee, base_fee, base_fees
+from .base_fees import BaseFee, base_fees
 from .breakdown import Breakdown, TierLine, breakdown, breakdown_closed
 from .charges import Counter, charge, charge_closed, price, target, target_closed, tax_target
 from .terms import Terms, Tier, from_plain
@@ -14,7 +14,6 @@ __all__ = [
     "Terms",
     "Tier",
     "TierLine",
-    "base_fee",
     "base_fees",
     "breakdown",
     "breakdown_closed",

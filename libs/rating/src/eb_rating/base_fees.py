@@ -79,25 +79,6 @@ def days_of(period: str, zone: tzinfo, instant: datetime) -> Proration:
     return Proration(round((end - day) / A_DAY), round((end - start) / A_DAY))
 
 
-def base_fee(
-    terms: Terms, period: str, zone: tzinfo, since: datetime | None = None, until: datetime | None = None
-) -> Decimal:
-    """Give what a SKU's base fee comes to in a period by terms that hold from `since` until `until`.
-
-    None means: from before the period, until after it. It is the sum of the charges made for it: the fee,
-    and the rest given back, each rounded; 0 where the terms ask for no fee. Rule: docs/rules/pricing.md, Base fees.
-    """
-    price = base_price(terms)
-    start, end = month_start(period, zone), month_start(month_after(period), zone)
-    if price is None or (since is not None and since >= end) or (until is not None and until <= start):
-        return terms.rounder.quantize(Decimal(0), terms.unit)
-    whole = since is None or since <= start
-    fee = prorated(price, WHOLE if whole or since is None else days_of(period, zone, since), terms)
-    if until is None or until >= end:
-        return fee
-    return EXACT.subtract(fee, prorated(price, days_of(period, zone, until), terms))
-
-
 def named_hashes(org_terms: OrgTerms, period: str) -> set[str]:
     """Name the terms of all SKUs that the assignments in force in a period name: what `base_fees` looks at."""
     return {

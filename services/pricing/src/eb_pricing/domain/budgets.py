@@ -61,12 +61,6 @@ class Credit:
     actor: str
     created_at: datetime
 
-    def remaining_at(self, instant: datetime) -> Decimal:
-        """Give what can still be drawn at an instant: nothing once it has expired."""
-        if self.expires_at is not None and self.expires_at <= instant:
-            return ZERO
-        return self.amount - self.drawn
-
 
 @dataclass(frozen=True, slots=True)
 class CreditLeft:
