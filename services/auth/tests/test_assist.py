@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+from datetime import timedelta
 from email.message import Message
 from typing import Any
 from uuid import UUID, uuid4
 
 import jwt
 import pytest
+import structlog
+from structlog.testing import capture_logs
 
 from eb_tools.identity import revoke_platform_role
 
@@ -18,6 +22,7 @@ from .test_groups import give
 from .test_links import detach, link, root_of, verdict, within
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+PURPOSES = ("customer_request", "incident", "billing_query", "onboarding", "security")
 WHY = {"purpose": "incident", "reason": "Invoices look wrong to them", "ttl_minutes": 30}
 
 
@@ -121,13 +126,19 @@ async def test_read_write_does_what_a_user_does_and_no_more(auth: AuthService) -
     assert (await inside(auth, started, "GET", f"/orgs/{other}")).status == 404
 
 
-async def test_every_request_inside_is_in_the_audit_under_both_names(auth: AuthService) -> None:
+async def test_every_request_inside_is_in_audit_and_log_under_both_names(auth: AuthService) -> None:
     admin, helper = await auth.sign_in(), await supporter(auth)
     org = await root_of(admin)
     started = await start(helper, org, mode="read_write")
-    await inside(auth, started, "GET", f"/orgs/{org}")
-    await inside(auth, started, "POST", f"/orgs/{org}/projects", {"name": "P"})
-    await inside(auth, started, "PATCH", f"/orgs/{org}", {"legal_name": "N"})
+    level = structlog.get_config()["wrapper_class"]
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
+    try:
+        with capture_logs() as lines:
+            await inside(auth, started, "GET", f"/orgs/{org}")
+            await inside(auth, started, "POST", f"/orgs/{org}/projects", {"name": "P"})
+            await inside(auth, started, "PATCH", f"/orgs/{org}", {"legal_name": "N"})
+    finally:
+        structlog.configure(wrapper_class=level)
 
     entries = await auth.owner.fetch(
         "SELECT entity, actor, on_behalf_of, after->>'route' AS route FROM auth.audit_entry"
@@ -142,6 +153,10 @@ async def test_every_request_inside_is_in_the_audit_under_both_names(auth: AuthS
         "PATCH /orgs/{org_id}",
     ]
     assert [e["entity"] for e in entries if e["entity"] != "assist_request"] == ["project"]
+    logged = [line for line in lines if line["event"] == "request in an assist session"]
+    both = {(f"user:{helper.user_id}", f"org:{org}/assist:{started.body['assist_session_id']}")}
+    assert len(logged) == 3
+    assert {(line["actor"], line["on_behalf_of"]) for line in logged} == both
     own = await auth.owner.fetch(
         "SELECT action, actor, on_behalf_of FROM auth.audit_entry"
         " WHERE entity = 'assist_session' AND org_id = $1::uuid",
@@ -175,6 +190,19 @@ BAD: list[dict[str, object]] = [
     {"mode": "admin"},
     {"org_id": "x"},
 ]
+
+
+async def test_what_is_just_allowed_is_allowed(auth: AuthService) -> None:
+    admin, helper = await auth.sign_in(), await supporter(auth)
+    org = await root_of(admin)
+    for members in (
+        {"reason": "x" * 10, "ttl_minutes": 1},
+        {"reason": "x" * 500, "ttl_minutes": 60},
+        *({"purpose": purpose} for purpose in PURPOSES),
+    ):
+        started = await start(helper, org, **members)
+        assert started.status == 201, members
+        assert set(started.body) == {"assist_session_id", "access_token", "expires_at", "mode"}
 
 
 async def test_a_bad_request_and_people_without_the_role_are_refused(auth: AuthService) -> None:
@@ -225,6 +253,32 @@ async def test_an_organisation_may_want_none_or_be_asked_first(auth: AuthService
     assert begun.body["assist_session_id"] == asked.body["assist_session_id"]
     assert (await inside(auth, begun, "GET", f"/orgs/{org}")).status == 200
     assert (await start(helper, org)).status == 202
+
+
+async def test_a_request_lapses_after_a_day_or_when_none_are_wanted(auth: AuthService) -> None:
+    admin, helper = await auth.sign_in(), await supporter(auth)
+    org = await root_of(admin)
+    await admin.call("PATCH", f"/orgs/{org}", {"assist_policy": "approve"})
+    late, unwanted = [(await start(helper, org, ticket=t)).body["assist_session_id"] for t in "12"]
+    await auth.owner.execute("SELECT set_config('eb.actor', 'system:test', false)")
+    asked_at, ends = await auth.owner.fetchrow(
+        "SELECT requested_at, expires_at FROM auth.assist_session WHERE assist_session_id = $1::uuid", late
+    )
+    await auth.owner.execute(
+        "UPDATE auth.assist_session SET expires_at = requested_at WHERE assist_session_id = $1::uuid", late
+    )
+
+    assert ends - asked_at == timedelta(hours=24)
+    assert verdict(await admin.call("POST", f"/assist-sessions/{late}:approve")) == (
+        409,
+        "assist_not_pending",
+    )
+    assert (await start(helper, org, ticket="1")).body["assist_session_id"] != late
+    assert (await admin.call("POST", f"/assist-sessions/{unwanted}:approve")).status == 200
+    await admin.call("PATCH", f"/orgs/{org}", {"assist_policy": "off"})
+    await admin.call("PATCH", f"/orgs/{org}", {"assist_policy": "approve"})
+    assert await status_in_list(admin, org, unwanted) == "ended"
+    assert (await start(helper, org, ticket="2")).status == 202
 
 
 async def test_a_declined_request_begins_nothing(auth: AuthService) -> None:
@@ -318,17 +372,53 @@ async def test_group_support_helps_below_and_is_out_when_role_or_group_is(auth: 
         assert (await inside(auth, started, "GET", f"/orgs/{org}/projects")).status == 200
         return started
 
-    assert (await start(helper, other)).status == 404
-    started = await begin()
-    assert (await detach(admin, org)).status == 200
-    assert await dies(auth, started, org)
-    assert await status_in_list(admin, org, started.body["assist_session_id"]) == "ended"
+    async def leave() -> Answer:
+        return await detach(admin, org)
 
-    await link(admin, group, org)
-    started = await begin()
-    await within(admin, group, "DELETE", f"/groups/{group}/roles/{helper.user_id}")
-    assert await dies(auth, started, org)
-    assert await status_in_list(admin, org, started.body["assist_session_id"]) == "ended"
+    async def move_away() -> Answer:
+        return await within(admin, org, "POST", f"/orgs/{org}:move", {"parent_org_id": other})
+
+    async def replace_role() -> Answer:
+        body = {"user_id": helper.user_id, "role": "GroupBilling"}
+        return await within(admin, group, "POST", f"/groups/{group}/roles", body)
+
+    async def take_role() -> Answer:
+        return await within(admin, group, "DELETE", f"/groups/{group}/roles/{helper.user_id}")
+
+    async def end_membership() -> Answer:
+        return await within(admin, group, "DELETE", f"/orgs/{group}/members/{helper.user_id}")
+
+    assert (await start(helper, other)).status == 404
+    for losing in (leave, move_away, replace_role, take_role, end_membership):
+        started = await begin()
+        assert (await losing()).status in (200, 204), losing
+        assert await dies(auth, started, org), losing
+        assert await status_in_list(admin, org, started.body["assist_session_id"]) == "ended"
+        back = await within(admin, org, "POST", f"/orgs/{org}:move", {"parent_org_id": group})
+        assert back.status == 200
+        if losing in (replace_role, take_role):
+            await give(admin, group, helper.user_id, "GroupSupport")
+            assert (await helper.refresh(group)).status == 200
+
+
+async def test_beginning_and_losing_the_membership_at_once_wait_for_each_other(auth: AuthService) -> None:
+    """Both lock the organisation before the membership, also where the role is on the organisation itself."""
+    admin, helper = await auth.sign_in(), await auth.sign_in()
+    org = await root_of(admin)
+    for _ in range(5):
+        await auth.join(helper, org)
+        await give(admin, org, helper.user_id, "GroupSupport")
+        assert (await helper.refresh(org)).status == 200
+
+        *started, removed = await asyncio.gather(
+            *(start(helper, org) for _ in range(4)),
+            admin.call("DELETE", f"/orgs/{org}/members/{helper.user_id}"),
+        )
+
+        assert removed.status == 204
+        assert {answer.status for answer in started} <= {201, 401, 403, 404}
+        for answer in started:
+            assert answer.status != 201 or await dies(auth, answer, org)
 
 
 async def test_no_mail_and_no_fact_of_it_names_what_it_should_not(auth: AuthService) -> None:

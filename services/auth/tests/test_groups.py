@@ -126,6 +126,20 @@ async def test_a_group_admin_below_gives_none_above(auth: AuthService) -> None:
     assert own.status == 201
 
 
+async def test_a_group_admin_above_and_the_operator_give_roles_below(auth: AuthService) -> None:
+    admin, member, parent, leaf = await a_group(auth)
+    operator = auth.staff("Operator")
+    await give(admin, parent, member.user_id, "GroupAdmin")
+    assert await sees(member, parent, leaf)
+    body = {"user_id": admin.user_id, "role": "GroupSupport"}
+
+    given = await member.call("POST", f"/groups/{leaf}/roles", body)
+    taken = await member.call("DELETE", f"/groups/{leaf}/roles/{admin.user_id}")
+    by_staff = await auth.call("POST", f"/groups/{leaf}/roles", {**body, "role": "GroupBilling"}, **operator)
+
+    assert [answer.status for answer in (given, taken, by_staff)] == [201, 204, 201]
+
+
 async def test_a_role_taken_or_a_membership_ended_is_felt_at_once(auth: AuthService) -> None:
     for path in ("/groups/{org}/roles/{user}", "/orgs/{org}/members/{user}"):
         admin, member, parent, leaf = await a_group(auth)

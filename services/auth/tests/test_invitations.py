@@ -127,6 +127,71 @@ async def test_an_invitation_expires_and_makes_room(auth: AuthService) -> None:
     assert (await invite(ada, org_id, "bob@example.org")).status == 201
 
 
+async def test_an_expired_invitation_that_made_room_is_not_sent_again(auth: AuthService) -> None:
+    ada, org_id = await admin(auth)
+    old = await invite(ada, org_id, "bob@example.org")
+    await auth.advance(timedelta(days=7, minutes=1).total_seconds())
+    assert (await ada.refresh(org_id)).status == 200
+    assert (await invite(ada, org_id, "bob@example.org")).status == 201
+
+    again = await ada.call("POST", f"/orgs/{org_id}/invitations/{old.body['invitation_id']}:resend")
+
+    assert again.status == 404
+
+
+async def test_whatever_is_wrong_with_a_token_the_answer_is_the_same(auth: AuthService) -> None:
+    ada, org_id = await admin(auth)
+    bob, eve = await auth.sign_in("bob@example.org"), await auth.sign_in("eve@example.org")
+    made = await invite(ada, org_id, "bob@example.org")
+    [token] = await tokens(auth, "bob@example.org")
+    told = [await accept(eve, token), await accept(bob, "inv_nothing")]
+    await ada.call("DELETE", f"/orgs/{org_id}/invitations/{made.body['invitation_id']}")
+    told.append(await accept(bob, token))
+    await invite(ada, org_id, "bob@example.org")
+    [used] = set(await tokens(auth, "bob@example.org")) - {token}
+    assert (await accept(bob, used)).status == 200
+    told.append(await accept(bob, used))
+    await invite(ada, org_id, "eve@example.org")
+    [late] = await tokens(auth, "eve@example.org")
+    await auth.advance(timedelta(days=7, minutes=1).total_seconds())
+    told.append(await accept(eve, late))
+
+    for answer in told:
+        answer.body.pop("trace_id")
+    assert [answer.status for answer in told] == [404] * 5
+    assert all(answer.body == told[0].body for answer in told)
+
+
+async def test_revoking_and_accepting_at_once_is_one_of_them(auth: AuthService) -> None:
+    ada, org_id = await admin(auth)
+    for number in range(5):
+        address = f"guest{number}@example.org"
+        guest = await auth.sign_in(address)
+        made = await invite(ada, org_id, address)
+        [token] = await tokens(auth, address)
+        path = f"/orgs/{org_id}/invitations/{made.body['invitation_id']}"
+
+        accepted, revoked = await asyncio.gather(accept(guest, token), ada.call("DELETE", path))
+
+        assert revoked.status == 204
+        is_member = (await guest.refresh(org_id)).status == 200
+        listed = (await ada.call("GET", f"/orgs/{org_id}/invitations?limit=1")).body["items"][0]
+        ending = (accepted.status, is_member, listed["status"])
+        assert ending in ((200, True, "accepted"), (404, False, "revoked"))
+
+
+async def test_who_lost_the_say_invites_nobody(auth: AuthService) -> None:
+    ada, org_id = await admin(auth)
+    bob = await auth.sign_in()
+    await auth.join(bob, org_id, "Admin")
+
+    assert (await ada.call("PATCH", f"/orgs/{org_id}/members/{bob.user_id}", {"role": "User"})).status == 200
+    assert (await bob.refresh(org_id)).status == 200
+
+    assert (await invite(bob, org_id, "carl@example.org", "Admin")).status == 403
+    assert (await invite(bob, org_id, "carl@example.org")).status == 403
+
+
 @pytest.mark.parametrize("role", ["User", None])
 async def test_who_is_no_admin_can_neither_invite_nor_look(auth: AuthService, role: str | None) -> None:
     ada, org_id = await admin(auth)

@@ -90,6 +90,17 @@ async def test_a_user_founds_sixty_organisations_a_minute(auth: AuthService) -> 
     assert (await person.call("POST", "/orgs", an_org())).status == 429
 
 
+async def test_somebody_sends_sixty_invitations_a_minute(auth: AuthService) -> None:
+    await at_a_minutes_begin(auth, 20)
+    person = await auth.sign_in()
+    path = f"/orgs/{(await person.found_org())['org_id']}/invitations"
+    for number in range(60):
+        assert (await person.call("POST", path, {"email": f"guest{number}@example.org"})).status == 201
+
+    over = await person.call("POST", path, {"email": "guest60@example.org"})
+    assert (over.status, over.body["code"]) == (429, "rate_limited")
+
+
 async def test_the_table_of_attempts_names_nobody(auth: AuthService) -> None:
     await auth.call("POST", "/auth/login", {"email": "jane@example.org"})
 

@@ -151,6 +151,82 @@ async def test_what_cannot_be_linked_says_why(auth: AuthService) -> None:
     assert (both.status, {e["code"] for e in both.body["errors"]}) == (422, {"unknown_field"})
 
 
+async def test_a_member_without_the_say_asks_too_and_has_thirty_days_answer(auth: AuthService) -> None:
+    asking, asked = await auth.sign_in(), await auth.sign_in()
+    parent, child = await root_of(asking), await root_of(asked)
+    await auth.join(asking, child)
+
+    pending = await link(asking, parent, child)
+
+    assert (pending.status, pending.body["status"]) == (202, "pending")
+    asked_at, ends = await auth.owner.fetchrow(
+        "SELECT requested_at, expires_at FROM auth.org_link WHERE org_link_id = $1::uuid",
+        pending.body["org_link_id"],
+    )
+    assert ends - asked_at == timedelta(days=30)
+    path = f"/org-links/{pending.body['org_link_id']}"
+    for answer in ("accept", "decline"):
+        assert verdict(await within(asking, child, "POST", f"{path}:{answer}")) == (403, "forbidden")
+
+
+async def test_everything_is_checked_again_when_a_request_is_accepted(auth: AuthService) -> None:
+    asking, asked = await auth.sign_in(), await auth.sign_in()
+    deep = (await chain(asking, 10))[-1]
+    late, under, child = await root_of(asking), await root_of(asking), await root_of(asked)
+    operator = auth.staff("Operator")
+    requests = [(await link(asking, parent, child)).body["org_link_id"] for parent in (late, under)]
+
+    async def accepted(request: str) -> Answer:
+        return await within(asked, child, "POST", f"/org-links/{request}:accept")
+
+    assert verdict(await link(asking, deep, child)) == (409, "max_depth")
+    moved = await auth.call("POST", f"/orgs/{under}:move", {"parent_org_id": child}, **operator)
+    assert moved.status == 200
+    assert verdict(await accepted(requests[1])) == (409, "cycle")
+    moved = await auth.call("POST", f"/orgs/{late}:move", {"parent_org_id": deep}, **operator)
+    assert verdict(moved) == (409, "max_depth")
+    other = await root_of(asked)
+    assert (await link(asked, other, child)).status == 201
+    assert verdict(await accepted(requests[0])) == (409, "already_has_parent")
+    assert (await auth.call("POST", f"/orgs/{child}:detach", **operator)).status == 200
+    assert (await accepted(requests[0])).status == 200
+    await assert_exact(auth)
+
+
+async def test_accepting_and_declining_at_once_is_one_answer(auth: AuthService) -> None:
+    asking, asked = await auth.sign_in(), await auth.sign_in()
+    for _ in range(5):
+        parent, child = await root_of(asking), await root_of(asked)
+        path = f"/org-links/{(await link(asking, parent, child)).body['org_link_id']}"
+
+        answers = await asyncio.gather(
+            *(asked.call("POST", f"{path}:{answer}") for answer in ("accept", "decline") * 2)
+        )
+
+        assert sorted(map(verdict, answers)) == [(200, "")] * 2 + [(409, "org_link_not_pending")] * 2
+        [status] = {answer.body["status"] for answer in answers if answer.status == 200}
+        is_child = (await fact_of(auth, child))["parent_org_id"] == parent
+        assert is_child == (status == "accepted")
+    await assert_exact(auth)
+
+
+async def test_a_root_linked_to_two_parents_at_once_gets_one(auth: AuthService) -> None:
+    person = await auth.sign_in()
+    operator = auth.staff("Operator")
+    for _ in range(5):
+        child, *parents = [await root_of(person) for _ in range(3)]
+
+        answers = await asyncio.gather(
+            *(
+                auth.call("POST", f"/orgs/{parent}/children", {"link_org_id": child}, **operator)
+                for parent in parents
+            )
+        )
+
+        assert sorted(map(verdict, answers)) == [(201, ""), (409, "already_has_parent")]
+    await assert_exact(auth)
+
+
 async def chain(person: Person, edges: int) -> list[str]:
     """Grow a chain of this many edges; give it from the root down."""
     made = [await root_of(person)]
@@ -223,6 +299,20 @@ async def test_a_move_needs_rights_on_all_three_places(auth: AuthService) -> Non
     assert verdict(await move(person, org, str(uuid4()))) == (404, "not_found")
     assert (await move(person, old, new)).status == 200
     await assert_exact(auth)
+
+
+async def test_nobody_moves_from_under_a_parent_that_they_have_no_say_in(auth: AuthService) -> None:
+    person, parents = await auth.sign_in(), await auth.sign_in()
+    old, new, org = await root_of(parents), await root_of(person), await root_of(person)
+    pending = await link(parents, old, org)
+    accepted = await person.call("POST", f"/org-links/{pending.body['org_link_id']}:accept")
+    assert accepted.status == 200
+
+    assert verdict(await move(person, org, new)) == (404, "not_found")
+    await auth.join(person, old)
+    assert verdict(await move(person, org, new)) == (403, "forbidden")
+    assert (await fact_of(auth, org))["parent_org_id"] == old
+    assert (await detach(person, org)).status == 200
 
 
 async def test_the_operator_arranges_any_organisations(auth: AuthService) -> None:

@@ -48,8 +48,8 @@ async def start_assist(request: web.Request) -> web.Response:
     body = await read_body(request, StartAssist)
     await reach(request, body.org_id)
     async with begin(request) as tx:
-        own, via_org_id = await _lock_right(request, tx, body.org_id)
         policy, org_name = await store.get_policy(tx, body.org_id)
+        own, via_org_id = await _lock_right(request, tx, body.org_id)
         if policy == "off":
             raise AssistOff
         asked = _asked(tx, own, via_org_id, body)
