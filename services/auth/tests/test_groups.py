@@ -175,6 +175,7 @@ async def test_members_of_another_context_are_told_so(auth: AuthService) -> None
     assert verdict(await member.call("GET", f"/orgs/{parent}")) == (403, "context_mismatch")
     assert verdict(await member.call("GET", f"/orgs/{leaf}")) == (404, "not_found")
     await give(admin, parent, member.user_id, "GroupBilling")
+    assert await becomes(403, member, f"/orgs/{leaf}"), "once the young child's place in the tree is known"
     assert verdict(await member.call("GET", f"/orgs/{leaf}")) == (403, "context_mismatch")
     await within(admin, parent, "DELETE", f"/orgs/{parent}/members/{member.user_id}")
     assert verdict(await member.call("GET", f"/orgs/{parent}")) == (404, "not_found")
