@@ -10,18 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eb_contracts.ids import new_id
+from eb_pricing.domain.adjusting import BY_CLOSE, BY_TERMS, adjust
 from eb_pricing.domain.base_fees import Target, bring, fee_id
-from eb_pricing.domain.counters import (
-    BY_CLOSE,
-    BY_TERMS,
-    Counter,
-    CounterKey,
-    OneOff,
-    Rated,
-    adjust,
-    rate_one_off,
-    rate_usage,
-)
+from eb_pricing.domain.counters import Counter, CounterKey, Rated
+from eb_pricing.domain.rating import OneOff, rate_one_off, rate_usage
 from eb_rating import BaseFee, Terms, base_fees, from_plain, target, target_closed, tax_target
 from eb_rating import Counter as Sums
 from eb_rating.prices import OrgPrices, Priced

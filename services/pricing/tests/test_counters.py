@@ -11,16 +11,9 @@ from hypothesis import strategies as st
 
 from eb_contracts.ids import new_id
 from eb_contracts.metering import UsageRecord
-from eb_pricing.domain.counters import (
-    Counter,
-    CounterKey,
-    Priceable,
-    Rated,
-    adjust,
-    adjustment_time,
-    needs_new_taxes,
-    rate_all,
-)
+from eb_pricing.domain.adjusting import adjust, adjustment_time, needs_new_taxes
+from eb_pricing.domain.counters import Counter, CounterKey, Rated
+from eb_pricing.domain.rating import Priceable, rate_all
 from eb_rating import Counter as Sums
 from eb_rating import from_plain, target, tax_target
 from eb_rating.prices import Priced, Tax

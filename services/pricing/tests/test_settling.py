@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eb_contracts.ids import new_id
-from eb_pricing.domain.counters import CounterKey, Priceable, Rated, rate_all
+from eb_pricing.domain.counters import CounterKey, Rated
 from eb_pricing.domain.credits import pay_all
 from eb_pricing.domain.guardrails import BudgetSpend, Guard
+from eb_pricing.domain.rating import Priceable, rate_all
 from eb_rating import target
 from eb_rating.caps import Spend
 from eb_rating.credits import Drawer, Grant, in_order

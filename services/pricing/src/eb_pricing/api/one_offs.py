@@ -18,8 +18,8 @@ from eb_kit.tx import Tx, begin
 from eb_kit.web import accepted, read_body
 
 from ..domain.charges import KeptCharge
-from ..domain.counters import OneOff
 from ..domain.errors import ChargeIdTaken, NoTerms, OutOfBounds, TermsMissing, Unacceptable
+from ..domain.rating import OneOff
 from ..flows import one_offs
 from .routes import routes
 from .shapes import ChargeView

@@ -14,7 +14,8 @@ from uuid import UUID, uuid5
 from eb_rating import BaseFee
 from eb_rating.prices import Priced
 
-from .counters import BY_TERMS, Cause, Counter, Rated, adjust, charge_for
+from .adjusting import BY_TERMS, Cause, adjust
+from .counters import Counter, Rated, charge_for
 from .guardrails import Guard
 
 ZERO = Decimal(0)

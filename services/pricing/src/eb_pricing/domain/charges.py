@@ -14,7 +14,8 @@ from uuid import UUID
 from eb_contracts.pricing import CounterState
 from eb_rating import Breakdown, Terms, breakdown, breakdown_closed, tax_target
 
-from .counters import CURRENCY_CHANGED, OneOff
+from .adjusting import CURRENCY_CHANGED
+from .rating import OneOff
 
 ChargeStatus = Literal["open", "closed"]
 NotDue = Literal["withdrawn", "not_used_yet"]

@@ -13,7 +13,8 @@ from eb_rating.prices import Priced, TermsMissing
 from .. import store
 from ..domain import errors
 from ..domain.charges import KeptCharge, is_same
-from ..domain.counters import CounterKey, OneOff, rate_one_off
+from ..domain.counters import CounterKey
+from ..domain.rating import OneOff, rate_one_off
 from . import keeping
 from .prices import price_of, read_prices, terms_of
 from .rating import lock_or_make

@@ -24,8 +24,9 @@ from eb_rating.resolve import month_after
 
 from .. import store
 from ..domain import errors
+from ..domain.adjusting import BY_CLOSE, BY_TERMS, Cause, needs_new_taxes
 from ..domain.base_fees import Target, bring, fee_id, total_of
-from ..domain.counters import BY_CLOSE, BY_TERMS, Cause, Counter, CounterKey, Rated, needs_new_taxes
+from ..domain.counters import Counter, CounterKey, Rated
 from ..domain.periods import (
     BillingPeriod,
     PeriodKey,

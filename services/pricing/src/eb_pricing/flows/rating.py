@@ -20,7 +20,8 @@ from eb_rating import Terms
 from eb_rating.prices import OrgPrices, Priced, TermsMissing
 
 from .. import store
-from ..domain.counters import Counter, CounterKey, Priceable, rate_all
+from ..domain.counters import Counter, CounterKey
+from ..domain.rating import Priceable, rate_all
 from ..domain.waiting import Waiting
 from . import keeping
 from .prices import learn_terms, read_prices, terms_of

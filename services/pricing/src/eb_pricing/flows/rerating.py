@@ -18,7 +18,8 @@ from eb_kit.tx import Tx
 from eb_rating.prices import OrgPrices, Priced, TermsMissing
 
 from .. import store
-from ..domain.counters import Counter, CounterKey, Rated, adjust, needs_new_taxes
+from ..domain.adjusting import adjust, needs_new_taxes
+from ..domain.counters import Counter, CounterKey, Rated
 from . import keeping
 from .prices import learn_terms, read_prices
 

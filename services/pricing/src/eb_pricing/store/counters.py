@@ -12,8 +12,9 @@ from eb_kit.db import write_json
 from eb_kit.tx import Tx
 from eb_rating import Counter as Sums
 
-from ..domain.counters import Counter, CounterKey, TaxSum
+from ..domain.counters import Counter, CounterKey
 from ..domain.periods import PeriodKey
+from ..domain.taxes import TaxSum
 from .lists import columns_of
 
 
