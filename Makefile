@@ -52,7 +52,7 @@ docs: venv-dev ## Generate the API documents and schemas again
 	@$(BIN)/python -m eb_tools.lint --write docs
 
 bench: venv-dev ## All benchmarks, about twenty minutes
-	@for part in rating writer pricing ledger; do $(BIN)/python bench/$$part.py || true; done
+	@for part in rating writer pricing ledger hierarchy; do $(BIN)/python bench/$$part.py || true; done
 	@$(BIN)/python -m eb_tools.beside bench/series.py all
 	@$(BIN)/python -m eb_tools.beside bench/estimate.py
 	@$(BIN)/python -m eb_tools.beside bench/identity.py

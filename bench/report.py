@@ -211,9 +211,35 @@ def fill(lines: list[Line]) -> str:
     return table(("events", "database", "took", "rows/s"), rows)
 
 
+def hierarchy(lines: list[Line]) -> str:
+    """Seconds of moves, by size and by levels above."""
+    (line,) = newest((line for line in lines if line["bench"] == "hierarchy"), lambda line: line["bench"])
+    levels = sorted({move["levels"] for move in line["moves"]})
+    took: dict[int, list[str]] = {}
+    for move in sorted(line["moves"], key=lambda move: (move["orgs"], move["levels"])):
+        took.setdefault(move["orgs"], []).append(f"{move['p50_s']:.2f} / {move['max_s']:.2f} s")
+    head = ("organisations moved", *(f"{number} levels above, p50 / max" for number in levels), "run")
+    return table(head, ((orgs, *figures, line["commit"]) for orgs, figures in took.items()))
+
+
+def tree_pages(lines: list[Line]) -> str:
+    """Milliseconds of the pages of a large tree."""
+    (line,) = newest((line for line in lines if line["bench"] == "hierarchy"), lambda line: line["bench"])
+    rows = (
+        ("descendants, all pages, p50 / p99", f"{line['page_p50_ms']} / {line['page_p99_ms']} ms"),
+        (
+            "descendants, first and last tenth of the pages, p50",
+            f"{line['first_pages_p50_ms']} and {line['last_pages_p50_ms']} ms",
+        ),
+        ("children, p99", f"{line['children_page_p99_ms']} ms"),
+    )
+    return table(("pages of 200", "figure", "run"), ((*row, line["commit"]) for row in rows))
+
+
 BLOCKS = {
     "end_to_end": end_to_end, "ceilings": ceilings, "door": door, "cpu": cpu, "growth": growth, "parts": parts,
     "fill": fill,
+    "hierarchy": hierarchy, "tree_pages": tree_pages,
 }  # fmt: skip
 
 
