@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -64,29 +65,28 @@ async def _keep(_: object) -> None:
     """Nothing outlives a transaction here (settings and locks are its own), so nothing is to be reset."""
 
 
+async def _connect(dsn: Callable[[], str], *_: object, **how: Any) -> asyncpg.Connection[Any]:
+    """Connect with the newest DSN, again for a while where the password is refused: it may be changing."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + PASSWORD_S
+    while True:
+        try:
+            opened: asyncpg.Connection[Any] = await asyncpg.connect(dsn(), **how)
+        except asyncpg.InvalidPasswordError:
+            if loop.time() > until:
+                raise
+            await asyncio.sleep(AGAIN_S)
+        else:
+            return opened
+
+
 async def open_pool(dsn: str | Callable[[], str], size: int) -> asyncpg.Pool[Any]:
     """Open a pool of up to `size` connections; raises one of WEATHER when PostgreSQL can't be reached.
 
     A function is asked for the DSN at each new connection: the password in it may have changed.
     """
-
-    async def connect(*_: object, **how: Any) -> asyncpg.Connection[Any]:
-        loop = asyncio.get_running_loop()
-        until = loop.time() + PASSWORD_S
-        while True:
-            try:
-                opened: asyncpg.Connection[Any] = await asyncpg.connect(
-                    dsn() if callable(dsn) else dsn, **how
-                )
-            except asyncpg.InvalidPasswordError:
-                if not callable(dsn) or loop.time() > until:
-                    raise
-                await asyncio.sleep(AGAIN_S)
-            else:
-                return opened
-
     pool = asyncpg.create_pool(
-        connect=connect,
+        connect=partial(_connect, dsn if callable(dsn) else lambda: dsn),
         min_size=1,
         max_size=size,
         init=_prepare,
