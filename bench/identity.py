@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar, cast
@@ -30,8 +31,10 @@ from eb_contracts.ids import new_id
 from eb_kit.access import Authenticator
 from eb_kit.clock import Clock
 from eb_kit.directory import Directory
-from eb_kit.service import ServiceContext
+from eb_kit.service import Service, ServiceContext
+from eb_kit.touch import Touch
 from eb_tools.client import Json, wait_for
+from eb_tools.names import NAMES, schema_of
 from eb_tools.world import World
 
 BAR = 20_000
@@ -44,7 +47,7 @@ T = TypeVar("T")
 
 def a_directory(key: SigningKey) -> tuple[Directory, list[str]]:
     """Give the memory of a service with many keys and revocations, and the texts of some keys."""
-    directory = Directory(Clock())
+    directory = Directory(Clock(), Touch("bench", ()))
     take = directory._take
     body: Json = {"kid": key.kid, "x": public_x(key.private), "retired_at": None}
     take({"entity": "signing_key", "body": body, "is_deleted": False})
@@ -102,7 +105,13 @@ def verifications_a_second(key: SigningKey) -> float:
     return FRESH / (time.process_time() - started)
 
 
-async def check_rates() -> dict[str, int]:
+def a_service(name: str) -> Service:
+    """Give one of the seven as its process runs it."""
+    service: Service = import_module(f"eb_{schema_of(name)}.app").SERVICE
+    return service
+
+
+async def check_rates() -> dict[str, Any]:
     """Give checks per second and core, by kind, the best of three rounds."""
     key = SigningKey("bench", secrets.token_bytes(32))
     directory, keys = a_directory(key)
@@ -117,7 +126,13 @@ async def check_rates() -> dict[str, int]:
     async def best(what: Sequence[str], rounds: int) -> int:
         return round(max([await checks_a_second(context, what, rounds) for _ in range(ROUNDS)]))
 
+    by_service = {}
+    for service in (a_service(name) for name in NAMES):
+        context = ServiceContext(service, service.settings.model_construct(token_issuer=ISSUER))
+        context.directory = directory
+        by_service[service.name] = {"token": await best(tokens, 5), "api_key": await best(keys, 5)}
     return {
+        "services": by_service,
         "token_seen_before_per_s": await best(tokens, 20),
         "token_first_seen_per_s": await best(tokens, 1),
         "api_key_per_s": await best(keys, 20),
@@ -203,7 +218,8 @@ def main() -> int:
     options = parser.parse_args()
     rates = asyncio.run(run(options.run_dir, options.people, options.at_once))
     record("identity", {"people": options.people, "at_once": options.at_once, **rates})
-    return 0 if min(rates["token_seen_before_per_s"], rates["api_key_per_s"]) >= BAR else 1
+    slowest = min(rate for service in rates["services"].values() for rate in service.values())
+    return 0 if slowest >= BAR else 1
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from common import RESULTS
+from revocable import KINDS
 
 from eb_tools.paths import repository
 
@@ -211,6 +212,41 @@ def fill(lines: list[Line]) -> str:
     return table(("events", "database", "took", "rows/s"), rows)
 
 
+def checks(lines: list[Line]) -> str:
+    """Credentials checked a second and core, by service."""
+    line = newest(
+        (line for line in lines if line["bench"] == "identity" and "services" in line), lambda _: None
+    )
+    rows = [
+        (name, f"{rates['token']:,} /s", f"{rates['api_key']:,} /s", one["commit"])
+        for one in line
+        for name, rates in one["services"].items()
+    ]
+    return table(("service", "token seen before", "API key", "run"), rows)
+
+
+def revocation(lines: list[Line]) -> str:
+    """From the answer that takes a credential away to its refusal, by kind and service."""
+    chosen = newest((line for line in lines if "kind" in line), lambda line: line["kind"])
+    services = list(chosen[0]["services"]) if chosen else []
+    rows = (
+        (
+            KINDS[line["kind"]],
+            line["count"],
+            *(_latencies(line["services"][name], name in line["recognised_only"]) for name in services),
+            _latencies(line, False),
+            line["commit"],
+        )
+        for line in chosen
+    )
+    return table(("taken away", "times", *services, "all", "run"), rows)
+
+
+def _latencies(found: Line, is_recognised_only: bool) -> str:
+    told = " / ".join(f"{found[name]:.0f}" for name in ("p50_ms", "p99_ms", "max_ms"))
+    return f"{told} †" if is_recognised_only else told
+
+
 def hierarchy(lines: list[Line]) -> str:
     """Seconds of moves, by size and by levels above."""
     (line,) = newest((line for line in lines if line["bench"] == "hierarchy"), lambda line: line["bench"])
@@ -238,7 +274,7 @@ def tree_pages(lines: list[Line]) -> str:
 
 BLOCKS = {
     "end_to_end": end_to_end, "ceilings": ceilings, "door": door, "cpu": cpu, "growth": growth, "parts": parts,
-    "fill": fill,
+    "fill": fill, "checks": checks, "revocation": revocation,
     "hierarchy": hierarchy, "tree_pages": tree_pages,
 }  # fmt: skip
 

@@ -7,6 +7,7 @@ import hmac
 import json
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -15,6 +16,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from forging import Forge, a_forge, b64
+
+from eb_auth.flows import signing
+from eb_auth.flows.sealing import unseal
+from eb_auth.store import credentials
+from eb_tools.client import wait_for
+from eb_tools.files import read_json
+from eb_tools.identity import ACTOR, owner_context
+from eb_tools.layout import Layout
 
 DOORS = {
     "auth": "/auth/me",
@@ -113,10 +122,28 @@ async def test_no_forged_token_opens_a_services_own_door(stack: Any, forge: Forg
 
 
 async def test_a_token_of_a_retired_key_is_refused_everywhere(stack: Any, forge: Forge) -> None:
-    stale = forge.signed(Ed25519PrivateKey.generate(), kid="k-0000000000000000")
-    async with aiohttp.ClientSession() as http:
-        for service, path in DOORS.items():
-            url = f"http://127.0.0.1:{stack.facts['ports'][service]}{path}"
+    """Good until its key is retired, and everywhere stale soon after, though it hasn't expired."""
+    layout = Layout(stack.run_dir)
+    env = {"EB_ENV": "local", "EB_AUTH_SECRET": read_json(layout.secrets)["auth_seal"]}
+    async with owner_context(stack.facts["owner_dsn"], env) as context, aiohttp.ClientSession() as http:
+        async with context.begin(ACTOR) as tx:
+            await credentials.lock_signing_keys(tx)
+            await signing.add_signing_key(tx, context.clock.machine_now() + timedelta(days=1))
+            key = (await credentials.list_live_signing_keys(tx))[0]
+            private = unseal(tx, signing.SIGNING_PURPOSE, key.sealed_private)
+        token = Forge(key.kid, private, forge.good).signed()
+
+        async def answer_is(service: str, expected: bool) -> bool:
+            url = f"http://127.0.0.1:{stack.facts['ports'][service]}{DOORS[service]}"
             method = "POST" if service == "estimator" else "GET"
-            async with http.request(method, url, headers={"Authorization": f"Bearer {stale}"}) as answer:
-                assert answer.status == 401, service
+            async with http.request(method, url, headers={"Authorization": f"Bearer {token}"}) as answer:
+                return (answer.status == 401) is expected
+
+        for service in DOORS:
+            await wait_for(lambda s=service: answer_is(s, False), f"{service} to know the key")
+        async with context.begin(ACTOR) as tx:
+            await credentials.lock_signing_keys(tx)
+            now = context.clock.machine_now()
+            await tx.announce((await credentials.update_signing_key_retired(tx, key.kid, now)).fact())
+        for service in DOORS:
+            await wait_for(lambda s=service: answer_is(s, True), f"{service} to refuse it", timeout_s=5)
