@@ -51,7 +51,7 @@ check: lint test ## What has to pass before a change is kept
 docs: venv-dev ## Generate the API documents and schemas again
 	@$(BIN)/python -m eb_tools.lint --write docs
 
-bench: venv-dev ## All benchmarks, about twenty minutes
+bench: venv-dev ## All benchmarks, about half an hour
 	@for part in rating writer pricing ledger hierarchy; do $(BIN)/python bench/$$part.py || true; done
 	@$(BIN)/python -m eb_tools.beside bench/series.py all
 	@$(BIN)/python -m eb_tools.beside bench/estimate.py
