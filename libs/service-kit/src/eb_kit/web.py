@@ -242,12 +242,12 @@ class _Edge:
         self._table = Table(routes)
         self._context = context
         self._authenticator = Authenticator(context)
-
         self._refusals = Refusals()
 
     async def close(self, _: web.Application) -> None:
         """Write what is still to be logged."""
         self._refusals.flush()
+
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Answer any request; raises nothing but cancellation."""
         loop = asyncio.get_running_loop()
