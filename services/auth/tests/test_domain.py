@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from eb_auth.domain import codes, sealing
 from eb_auth.domain.addresses import canonical_address
-from eb_auth.domain.errors import LastAdmin, MaxDepth
-from eb_auth.domain.hierarchy import child_depth
+from eb_auth.domain.assist import end_of
+from eb_auth.domain.errors import AlreadyHasParent, Cycle, LastAdmin, MaxDepth, SelfParent, SubtreeTooLarge
+from eb_auth.domain.hierarchy import Shape, check_link, child_depth
 from eb_auth.domain.members import keep_an_admin
 from eb_auth.domain.orgs import is_timezone
 from eb_auth.domain.sessions import GRACE, Session, Verdict, judge
@@ -145,3 +146,26 @@ def test_time_zones_are_those_of_the_database() -> None:
     assert is_timezone("UTC")
     assert not is_timezone("sydney")
     assert not is_timezone("../etc/passwd")
+
+
+def test_of_many_reasons_against_a_place_the_first_is_told() -> None:
+    org, parent, other = uuid4(), uuid4(), uuid4()
+    wrong = Shape(depth=10, height=1, is_below=True, pairs=11)
+    not_below = Shape(depth=10, height=1, is_below=False, pairs=11)
+    shallow = Shape(depth=8, height=1, is_below=False, pairs=11)
+    for refusal, place in (
+        (SelfParent, (org, other, org, wrong)),
+        (AlreadyHasParent, (org, other, parent, wrong)),
+        (Cycle, (org, None, parent, wrong)),
+        (MaxDepth, (org, None, parent, not_below)),
+        (SubtreeTooLarge, (org, None, parent, shallow)),
+    ):
+        with pytest.raises(refusal):
+            check_link(*place, most_pairs=10)
+    check_link(org, None, parent, shallow, most_pairs=11)
+
+
+@given(st.integers(1, 60), st.integers(1, 7_200))
+def test_an_assist_session_ends_in_time_or_with_the_helpers_own(minutes: int, left_s: int) -> None:
+    own = NOW + timedelta(seconds=left_s)
+    assert end_of(minutes, NOW, own) == min(own, NOW + timedelta(minutes=minutes))

@@ -30,9 +30,13 @@ async def test_a_child_takes_after_its_parent_and_its_creator_is_its_admin(auth:
     person = await auth.sign_in()
     root = await person.found_org(default_timezone="Australia/Perth", billing_email="bills@example.org")
 
+    path = f"/orgs/{root['org_id']}"
+    assert (await auth.call("PATCH", path, {"country": "NZ"}, **auth.staff("Operator"))).status == 200
+
     child = await person.add_child(root["org_id"])
 
     assert child["parent_org_id"] == root["org_id"]
+    assert child["country"] == "NZ"
     assert child["default_timezone"] == "Australia/Perth"
     assert child["billing_email"] == "bills@example.org"
     assert (await person.refresh(child["org_id"])).status == 200

@@ -50,7 +50,9 @@ class SubtreeTooLarge(Refusal):
 
     code = "subtree_too_large"
     kind = Kind.CONFLICT
-    title = "This subtree is too large to change its place in one step; detach it first, or move its branches."
+    title = (
+        "This subtree is too large to change its place in one step; detach it first, or move its branches."
+    )
 
 
 class LastAdmin(Refusal):
