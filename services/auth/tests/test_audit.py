@@ -349,6 +349,7 @@ async def test_sign_ins_and_ended_sessions_stand_in_the_platforms_chain(auth: Au
     assert (begun["action"], ended["action"]) == ("insert", "update")
     assert begun["after"]["user_id"] == ended["after"]["user_id"] == ada.user_id
     assert ended["after"]["revoked_reason"] == "token_reused"
+    assert (begun["actor"], ended["actor"]) == (f"user:{ada.user_id}", "system:auth")
     assert not {"user_agent", "address"} & begun["after"].keys()
     assert len(answer.body["items"]) == 2  # refreshing leaves none
 

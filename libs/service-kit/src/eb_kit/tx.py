@@ -56,6 +56,11 @@ class Tx:
         self.replay: idempotency.Claim | None = None
         self._answer: web.Response | None = None
 
+    async def act_as(self, actor: str) -> None:
+        """From here on be somebody who has just proved who they are: what is audited carries their name."""
+        self.actor = actor
+        await self.connection.execute("SELECT set_config('eb.actor', $1, true)", actor)
+
     async def execute(self, sql: str, *args: object) -> str:
         """Run a statement; give its command tag."""
         return str(await self.connection.execute(sql, *args))

@@ -103,6 +103,7 @@ async def _end_session_of(tx: Tx, refresh_token: str) -> None:
 
 
 async def _open(tx: Tx, user: sign_in.User, device: Device, proof: Proof | None = None) -> Issued:
+    await tx.act_as(f"user:{user.user_id}")
     session = new_session(tx, user.user_id, user.default_org_id, device, proof)
     await sessions.insert_session(tx, session)
     return await _issue(tx, session, session.org_id)
