@@ -140,7 +140,7 @@ def main() -> int:
     parser.add_argument("--run-dir", type=Path, default=Path(".run"))
     parser.add_argument("--kinds", type=lambda text: text.split(","), default=list(KINDS))
     parser.add_argument("--count", type=int, help="how often; 1,000 sessions and 200 of each other kind")
-    parser.add_argument("--at-once", type=int, default=3)
+    parser.add_argument("--at-once", type=int, default=6)
     options = parser.parse_args()
     return int(asyncio.run(run(options.run_dir, options.kinds, options.count, options.at_once)) > TARGET_MS)
 
