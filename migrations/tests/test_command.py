@@ -33,7 +33,9 @@ def test_a_database_at_head_is_left_alone_at_once(fresh_db: ClonedDatabase) -> N
     assert time.monotonic() - started < 5
 
 
-def test_a_database_behind_is_brought_to_head_whatever_its_address_says_of_tls(fresh_db: ClonedDatabase) -> None:
+def test_a_database_behind_is_brought_to_head_whatever_its_address_says_of_tls(
+    fresh_db: ClonedDatabase,
+) -> None:
     dsn = f"{fresh_db.owner_dsn}{'&' if '?' in fresh_db.owner_dsn else '?'}sslmode=prefer"
     assert migrate(dsn, "downgrade", "20250920_05").returncode == 0
     assert migrate(dsn, "upgrade", "head").returncode == 0

@@ -36,9 +36,10 @@ NO_SECRETS = {
 }
 LABELS = {
     "service", "outcome", "family", "result", "queue", "tier", "error_class", "connection", "reader", "job", "route",
-    "status", "code", "invariant", "kind", "reason", "from", "decision", "source",
+    "status", "code", "invariant", "kind", "reason", "from", "decision", "source", "provider",
 }  # fmt: skip
-"""Names of labels whose values come from the code; an id or an address would make a series each."""
+"""Names of labels whose values come from the code (`provider`: short words that trusted systems choose); an id or an
+address would make a series each."""
 
 
 def production(service: str) -> dict[str, str]:

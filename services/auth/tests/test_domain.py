@@ -10,7 +10,7 @@ from cryptography.exceptions import InvalidTag
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eb_auth.domain import codes, sealing
+from eb_auth.domain import audit, codes, sealing
 from eb_auth.domain.addresses import canonical_address
 from eb_auth.domain.assist import end_of
 from eb_auth.domain.errors import AlreadyHasParent, Cycle, LastAdmin, MaxDepth, SelfParent, SubtreeTooLarge
@@ -169,3 +169,24 @@ def test_of_many_reasons_against_a_place_the_first_is_told() -> None:
 def test_an_assist_session_ends_in_time_or_with_the_helpers_own(minutes: int, left_s: int) -> None:
     own = NOW + timedelta(seconds=left_s)
     assert end_of(minutes, NOW, own) == min(own, NOW + timedelta(minutes=minutes))
+
+
+@pytest.mark.parametrize(
+    ("seq", "sealed", "known", "problem"),
+    [
+        (0, None, (), None),
+        (0, b"", (), None),
+        (0, b"", ((3, b"h"),), "rolled_back"),
+        (0, b"x", (), "head_forged"),
+        (1, b"", (), "head_forged"),
+    ],
+)
+def test_a_chain_without_entries_is_whole_unless_some_were_noted(
+    seq: int, sealed: bytes | None, known: tuple[tuple[int, bytes], ...], problem: str | None
+) -> None:
+    start = audit.Head(audit.HEADS)
+    check = audit.Check(start, frozenset(known))
+
+    check.finish(audit.Head(start.chain_id, seq), sealed, [b"k" * 32])
+
+    assert (check.problem.problem if check.problem else None) == problem

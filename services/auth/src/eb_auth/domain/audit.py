@@ -155,10 +155,14 @@ class Check:
         self.at = Head(self.at.chain_id, seq, expected)
 
     def finish(self, head: Head, sealed: bytes | None, keys: Iterable[bytes]) -> None:
-        """Compare the end with the sealed head (None: there is none), and with what is known to have come later."""
+        """Compare the end with the sealed head (None: there is none), and with what is known to have come later.
+
+        A chain without entries has a head that nobody sealed yet; what was noted of it shows if there were any.
+        """
         if self.problem is not None:
             return
-        if sealed is not None and not is_sealed(head, sealed, keys):
+        is_new = head.seq == 0 and not sealed
+        if sealed is not None and not is_new and not is_sealed(head, sealed, keys):
             self.problem = Problem(head.seq, None, "head_forged")
         elif head.seq > self.at.seq:
             self.problem = Problem(self.at.seq + 1, None, "missing")
