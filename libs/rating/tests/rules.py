@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import datetime, tzinfo
+from decimal import Decimal
 from fractions import Fraction
 from math import ceil, floor
 from typing import Any
+
+from eb_rating import Terms
+from eb_rating.base_fees import WHOLE, base_price, days_of, prorated
+from eb_rating.exact import EXACT
+from eb_rating.resolve import month_after, month_start
 
 Plan = dict[str, Any]
 
@@ -87,3 +94,22 @@ _SHAPES = {
     ),
     "graduated_percentage": _graduated,
 }
+
+
+def base_fee(
+    terms: Terms, period: str, zone: tzinfo, since: datetime | None = None, until: datetime | None = None
+) -> Decimal:
+    """Tell what a SKU's base fee comes to in a period by terms that hold from `since` until `until`.
+
+    None means: from before the period, until after it. It is the sum of the charges made for it: the fee,
+    and the rest given back, each rounded; 0 where the terms ask for no fee.
+    """
+    price = base_price(terms)
+    start, end = month_start(period, zone), month_start(month_after(period), zone)
+    if price is None or (since is not None and since >= end) or (until is not None and until <= start):
+        return terms.rounder.quantize(Decimal(0), terms.unit)
+    whole = since is None or since <= start
+    fee = prorated(price, WHOLE if whole or since is None else days_of(period, zone, since), terms)
+    if until is None or until >= end:
+        return fee
+    return EXACT.subtract(fee, prorated(price, days_of(period, zone, until), terms))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eb_rating import Terms, base_fees, from_plain
-from eb_rating.base_fees import WHOLE, Proration, base_price, days_of, named_hashes, prorated
-from eb_rating.exact import EXACT
+from eb_rating.base_fees import Proration, base_price, days_of, named_hashes
 from eb_rating.prices import OrgPrices, TermsMissing
 from eb_rating.resolve import (
     OrgTerms,
@@ -25,31 +24,13 @@ from eb_rating.resolve import (
     period_start,
 )
 
+from .rules import base_fee
 from .strategies import prices
 from .test_resolve import assigned, at
 
 SYDNEY = "Australia/Sydney"
 ZONES = (SYDNEY, "Australia/Lord_Howe", "Pacific/Chatham", "UTC", "America/New_York", "Pacific/Apia")
 MONTHS = st.builds("{:04d}-{:02d}".format, st.integers(2009, 2030), st.integers(1, 12))
-
-
-def base_fee(
-    terms: Terms, period: str, zone: tzinfo, since: datetime | None = None, until: datetime | None = None
-) -> Decimal:
-    """Tell what a SKU's base fee comes to in a period by terms that hold from `since` until `until`.
-
-    None means: from before the period, until after it. It is the sum of the charges made for it: the fee,
-    and the rest given back, each rounded; 0 where the terms ask for no fee.
-    """
-    price = base_price(terms)
-    start, end = month_start(period, zone), month_start(month_after(period), zone)
-    if price is None or (since is not None and since >= end) or (until is not None and until <= start):
-        return terms.rounder.quantize(Decimal(0), terms.unit)
-    whole = since is None or since <= start
-    fee = prorated(price, WHOLE if whole or since is None else days_of(period, zone, since), terms)
-    if until is None or until >= end:
-        return fee
-    return EXACT.subtract(fee, prorated(price, days_of(period, zone, until), terms))
 
 
 def hosting(price: str = "30", **values: Any) -> Terms:

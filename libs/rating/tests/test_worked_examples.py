@@ -13,10 +13,10 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from eb_rating import Counter, Terms, breakdown, charge, from_plain, target, target_closed, tax_target
-from eb_rating.base_fees import base_fee
 from eb_rating.caps import Spend, clamp
 from eb_rating.credits import Due, Grant, Purse, pay
 
+from .rules import base_fee
 from .strategies import MODES
 
 DIGITS = {"JPY": 0, "USD": 2, "EUR": 2, "AUD": 2, "KWD": 3}
