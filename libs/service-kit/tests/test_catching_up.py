@@ -151,7 +151,9 @@ async def test_a_read_model_of_revocations_that_is_rebuilt_never_lets_anything_t
             until_s = time.monotonic() + 30
             while not (seen and seen[-1][0]) and time.monotonic() < until_s:
                 seen.append((await ready(again), await asked(again, token)))
-    assert seen[0][1] == 200, "a token that nobody is known to have revoked passes, which is why it isn't ready"
+    assert seen[0][1] == 200, (
+        "a token that nobody is known to have revoked passes, which is why it isn't ready"
+    )
     assert seen[-1] == (True, 401)
     assert {status for is_ready, status in seen if is_ready} == {401}
 
